@@ -1,0 +1,104 @@
+-- When each channel was heard, in three ways:
+--   start     a connection opened by the inside host
+--   beat      a stretch of talk, either side, parted from the one before by a second or more;
+--             only where both sides spoke, as an unanswered SYN repeats by itself
+--   start_in  a connection opened by the endpoint
+WITH talk AS (
+    SELECT
+        endpoint_ip, peer, protocol, service_port,
+        unnest(coalesce(endpoint_burst_starts, [endpoint_first])) AS begun,
+        unnest(coalesce(endpoint_burst_ends, [endpoint_last])) AS ended
+    FROM contacts
+    WHERE endpoint_sent AND peer_sent AND endpoint_first IS NOT NULL
+    UNION ALL
+    SELECT
+        endpoint_ip, peer, protocol, service_port,
+        unnest(coalesce(peer_burst_starts, [peer_first])),
+        unnest(coalesce(peer_burst_ends, [peer_last]))
+    FROM contacts
+    WHERE endpoint_sent AND peer_sent AND peer_first IS NOT NULL
+),
+stretches AS (
+    SELECT
+        *,
+        max(ended) OVER (
+            PARTITION BY endpoint_ip, peer, protocol, service_port
+            ORDER BY begun, ended
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS silent_since
+    FROM talk
+),
+moments AS (
+    SELECT endpoint_ip, peer, protocol, service_port, 'beat' AS series, begun AS moment
+    FROM stretches
+    WHERE silent_since IS NULL OR epoch_us(begun - silent_since) >= 1000000
+    UNION ALL
+    SELECT
+        endpoint_ip, peer, protocol, service_port,
+        if(from_endpoint, 'start_in', 'start'),
+        first_seen
+    FROM contacts
+    -- Answers to calls that the host never made are the echo of forged packets.
+    WHERE opens AND (from_endpoint OR peer_sent OR endpoint_payload_bytes > 0)
+),
+spaced AS (
+    SELECT
+        *,
+        epoch_us(moment - lag(moment) OVER (
+            PARTITION BY endpoint_ip, peer, protocol, service_port, series ORDER BY moment
+        )) / 1e6 AS gap_s
+    FROM moments
+),
+gathered AS (
+    SELECT
+        endpoint_ip, peer, protocol, service_port, series,
+        -- Connections opened together are one moment.
+        list(gap_s ORDER BY gap_s) FILTER (gap_s >= 1) AS gaps,
+        epoch_us(max(moment) - min(moment)) / 1e6 AS span_s
+    FROM spaced
+    GROUP BY ALL
+    HAVING count(*) FILTER (gap_s >= 1) >= 3
+),
+measured AS (
+    SELECT
+        *,
+        len(gaps) AS n,
+        list_aggregate(gaps, 'median') AS median_s,
+        list_aggregate(gaps, 'mad') AS mad_s,
+        list_aggregate(gaps, 'quantile_cont', 0.25) AS q1,
+        list_aggregate(gaps, 'quantile_cont', 0.75) AS q3,
+        list_aggregate(gaps, 'stddev_pop') / nullif(list_aggregate(gaps, 'avg'), 0) AS variation
+    FROM gathered
+),
+judged AS (
+    SELECT
+        *,
+        len(list_filter(gaps, lambda g: g BETWEEN 0.5 * median_s AND 1.5 * median_s)) / n
+            AS near_share,
+        -- How surprising is it that so many gaps are so alike? Gaps of unhurried chance
+        -- (exponential) have a MAD of 0.69 of their median; each gap that keeps to a
+        -- narrower band adds the logarithm of how much narrower. Clocks are not believed
+        -- below one in a hundred.
+        (n - 1) * greatest(0, log2(0.69 / greatest(mad_s / nullif(median_s, 0), 0.01))) AS bits
+    FROM measured
+)
+SELECT
+    endpoint_ip,
+    peer,
+    protocol,
+    service_port,
+    series,
+    n AS gaps,
+    median_s,
+    mad_s,
+    mad_s / nullif(median_s, 0) AS dispersion,
+    coalesce((q1 + q3 - 2 * median_s) / nullif(q3 - q1, 0), 0) AS skew,
+    variation,
+    near_share,
+    span_s,
+    bits,
+    -- Six bits happen by chance among a hundred channels, twenty in a million.
+    -- Missed beats and nights are allowed for: one gap in four may lie far from the median.
+    least(1, greatest(0, (bits - 6) / 14)) * least(1, greatest(0, (near_share - 0.5) / 0.25))
+        AS regularity
+FROM judged

@@ -1,0 +1,247 @@
+"""What a person, or a program that asked for JSON, gets to see of a run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console as Terminal
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from telemetry.pipeline import Progress as Watcher
+from telemetry.records import IngestReport, ScoredEndpoint, SourceReport, endpoint_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from telemetry.pipeline import RunReport
+
+_STAGES = {
+    "read": "Reading",
+    "merge": "Merging",
+    "score": "Scoring",
+    "list": "Writing the list",
+    "report": "Writing the report",
+}
+_SHOWN = 12
+"""Rows of a table on a terminal; files and --json hold them all."""
+
+
+class Console(Watcher):
+    """Watches a run and says in the end what came of it.
+
+    Progress goes to a terminal's stderr and nowhere else, and never names more of a
+    source than its number.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        """Args: as_json: Answer in JSON on stdout."""
+        self._json = as_json
+        self._out = Terminal(highlight=False)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Terminal(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task("Preparing", total=None, rate="")
+        self._items = 0
+        self._before = 0
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        """Starts showing progress."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stops showing progress."""
+        self._bar.stop()
+
+    def stage(self, name: str) -> None:
+        """Shows the stage."""
+        self._bar.update(self._task, description=_STAGES[name], total=None, rate="")
+
+    def source(self, number: int, total: int, size: int) -> None:
+        """Shows which source is read; all sources share one bar."""
+        self._before += self._size
+        self._size = size
+        self._bar.update(self._task, description=f"Reading {number} of {total}")
+
+    def position(self, read: int) -> None:
+        """Moves the bar within a source."""
+        if self._size:
+            self._bar.update(self._task, total=self._size, completed=read)
+
+    def done(self, report: SourceReport) -> None:
+        """Counts what was read."""
+        self._items += report.packets_read + report.records_read
+        elapsed = self._bar.tasks[0].elapsed or 0.0
+        if elapsed > 1:
+            self._bar.update(self._task, rate=f"{self._items / elapsed:,.0f} items/s")
+
+    def ingested(self, report: IngestReport) -> None:
+        """Says what was read, dropped and kept."""
+        self._bar.stop()
+        if self._json:
+            _print_json(ingest_json(report))
+        else:
+            self._show_ingest(report)
+
+    def scored(self, endpoints: list[ScoredEndpoint]) -> None:
+        """Says how endpoints were scored."""
+        self._bar.stop()
+        if self._json:
+            _print_json({"endpoints": [endpoint_json(e) for e in endpoints]})
+        else:
+            self._show_endpoints(endpoints)
+
+    def listed(self, endpoints: list[ScoredEndpoint], files: list[Path]) -> None:
+        """Says what is listed and where."""
+        self._bar.stop()
+        if self._json:
+            _print_json({"endpoints": [endpoint_json(e) for e in endpoints]})
+        else:
+            self._show_endpoints(endpoints)
+            self._show_files(files)
+
+    def ran(self, report: RunReport) -> None:
+        """Says all of it."""
+        self._bar.stop()
+        if self._json:
+            _print_json(run_json(report))
+        else:
+            self._show_ingest(report.ingest)
+            self._show_endpoints(report.endpoints)
+            self._show_files(report.files)
+
+    def _show_ingest(self, report: IngestReport) -> None:
+        by_status: Counter[str] = Counter(source.status for source in report.sources)
+        parts = [
+            f"{by_status[status]} {words}"
+            for status, words in (
+                ("ingested", "read"),
+                ("already_ingested", "known already"),
+                ("refused", "refused"),
+            )
+            if by_status[status]
+        ]
+        self._out.print(f"[bold]Sources[/bold]    {', '.join(parts)}, in {report.seconds:.1f} s")
+        for unit in ("packets", "records"):
+            self._show_counts(report, unit)
+        for source in report.sources:
+            if source.error:
+                verb = "refused" if source.status == "refused" else "damaged"
+                self._out.print(f"  {verb}: {source.path}: {source.error}", markup=False)
+
+    def _show_counts(self, report: IngestReport, unit: str) -> None:
+        sources = [s for s in report.sources if getattr(s, f"{unit}_read")]
+        if not sources:
+            return
+        dropped: Counter[str] = Counter()
+        for source in sources:
+            dropped.update(source.dropped)
+        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(min_width=30)
+        table.add_column(justify="right")
+        table.add_row(f"[bold]{unit.capitalize()}[/bold] read", f"{_sum(sources, f'{unit}_read')}")
+        for reason, number in dropped.most_common():
+            table.add_row(f"  dropped: {reason.replace('_', ' ')}", f"{number:,}")
+        table.add_row("  kept", f"{_sum(sources, 'kept')}")
+        table.add_row("  stored as record segments", f"{_sum(sources, 'records_written')}")
+        self._out.print(table)
+
+    def _show_endpoints(self, endpoints: list[ScoredEndpoint]) -> None:
+        listed = [endpoint for endpoint in endpoints if endpoint.listed]
+        roles = Counter(endpoint.role for endpoint in listed)
+        summary = ", ".join(f"{n} {role}" for role, n in roles.most_common()) or "none"
+        self._out.print(
+            f"[bold]Endpoints[/bold]  {len(endpoints):,} scored, {len(listed):,} listed: {summary}"
+        )
+        if not listed:
+            return
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("endpoint", no_wrap=True)
+        table.add_column("role", no_wrap=True)
+        table.add_column("score", justify="right")
+        table.add_column("why")
+        for endpoint in listed[:_SHOWN]:
+            why = "; ".join(reason.text for reason in endpoint.reasons[:2])
+            table.add_row(endpoint.endpoint, endpoint.role, f"{endpoint.score:.2f}", why)
+        self._out.print(table)
+        if len(listed) > _SHOWN:
+            self._out.print(f"  … and {len(listed) - _SHOWN:,} more in the list")
+
+    def _show_files(self, files: list[Path]) -> None:
+        self._out.print("[bold]Files[/bold]")
+        for path in files:
+            print(f"  {path}")
+
+
+def ingest_json(report: IngestReport) -> dict[str, Any]:
+    """Returns the answer of `ingest --json`."""
+    sources = []
+    for source in report.sources:
+        facts = asdict(source)
+        del facts["named"]
+        sources.append(facts)
+    return {"run": report.run, "sources": sources, "seconds": report.seconds}
+
+
+def run_json(report: RunReport) -> dict[str, Any]:
+    """Returns the answer of `run --json`."""
+    return {
+        "ingest": ingest_json(report.ingest),
+        "score": {"endpoints": [endpoint_json(e) for e in report.endpoints]},
+        "files": [str(path) for path in report.files],
+    }
+
+
+def print_table(table: pa.Table, as_json: bool) -> None:
+    """Prints the answer to a query: JSON Lines, or a table that fits the terminal."""
+    if as_json:
+        for row in table.to_pylist():
+            print(json.dumps(row, default=str))
+        return
+    shown = Table(box=None, pad_edge=False)
+    for name in table.column_names:
+        shown.add_column(name, overflow="fold")
+    for row in table.to_pylist():
+        shown.add_row(*("" if value is None else str(value) for value in row.values()))
+    Terminal(highlight=False, markup=False).print(shown)
+
+
+def print_facts(title: str, facts: Mapping[str, Any], as_json: bool) -> None:
+    """Prints names and values."""
+    if as_json:
+        _print_json(dict(facts))
+        return
+    print(title)
+    for name, value in facts.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        print(f"  {name.replace('_', ' '):<20} {text}")
+
+
+def _print_json(answer: dict[str, Any]) -> None:
+    with suppress(BrokenPipeError):
+        print(json.dumps(answer, default=str))
+
+
+def _sum(sources: Iterable[SourceReport], name: str) -> str:
+    return f"{sum(getattr(source, name) for source in sources):,}"

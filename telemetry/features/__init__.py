@@ -1,0 +1,8 @@
+"""Runs the queries of sql/: records to features of pairs and endpoints."""
+
+from __future__ import annotations
+
+from telemetry.features.catalog import ViewColumn, View, views
+from telemetry.features.compute import endpoint_features, pair_features
+
+__all__ = ["View", "ViewColumn", "endpoint_features", "pair_features", "views"]

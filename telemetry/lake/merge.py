@@ -1,0 +1,358 @@
+"""Merges record segments, so that file cuts and file order do not show.
+
+Two segments are parts of one record when all their key columns are equal, they
+start in the same half hour of UTC, and the silence between them is at most
+`IDLE_US`. A record is thus a connected component of the time intervals of its
+segments; components do not depend on order, and a merged record spans exactly
+what its parts span. With the merge rule of each column (sum, min, max, or,
+bursts) commutative and associative, this law follows:
+
+    merge(merge(A) + B) = merge(A + B), in any order of rows
+
+The work is one sort of packed integers, one compiled pass that numbers the
+components in sorted order, and one gather; only rows with a partner are
+computed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Any, NamedTuple
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from telemetry.bursts import coalesce
+from telemetry.columns import CUT_US, IDLE_US, RECORD, Column, Layer, Merge, schema
+from telemetry.errors import SourceError
+from telemetry.lake.parallel import in_threads
+
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+DAY_US = 86_400 * 1_000_000
+
+_SCHEMA = schema(Layer.RECORD)
+_KEYS = [c for c in RECORD if c.merge is Merge.KEY]
+_IDENTITY = {Merge.MIN: "max", Merge.MAX: "min"}
+_REDUCE = {
+    Merge.SUM: np.add,
+    Merge.MIN: np.minimum,
+    Merge.MAX: np.maximum,
+    Merge.OR: np.bitwise_or,
+}
+
+
+class Partition(NamedTuple):
+    """Where a record is stored: UTC day of its first packet, bucket of its endpoint."""
+
+    day: date
+    bucket: int
+
+
+class _Coded(NamedTuple):
+    """A key column as numbers in the order of its values; 0 stands for null."""
+
+    codes: U64
+    values: pa.Array | None  # sorted distinct values behind codes 1, 2, …; None: a number
+
+
+def merge_segments(table: pa.Table) -> pa.Table:
+    """Merges segments into records.
+
+    Args:
+        table: Rows with the schema of `Layer.RECORD`, in any order.
+
+    Returns:
+        The records, sorted by `endpoint_addr`, `first_seen` and the other keys.
+        Equal multisets of rows give equal tables, dictionaries included.
+    """
+    table = _whole(table)
+    return _merge(table, _code_keys(table), None)[0] if len(table) else table
+
+
+def merge_by_partition(table: pa.Table, buckets: int) -> Iterator[tuple[Partition, pa.Table]]:
+    """Merges segments and parts the records by day and bucket.
+
+    Args:
+        table: Rows with the schema of `Layer.RECORD`, in any order.
+        buckets: Number of buckets of the lake.
+
+    Yields:
+        Each partition with its merged records, in the order of days and buckets.
+
+    Raises:
+        SourceError: A time lies outside the years 1 to 9999.
+    """
+    if not len(table):
+        return
+    table = _whole(table)
+    keys = _code_keys(table)
+    days = _numbers(table["first_seen"]) // DAY_US
+    addresses = keys["endpoint_addr"]
+    assert addresses.values is not None
+    bucket = bucket_of(addresses.values, buckets)[addresses.codes.astype(np.int64) - 1]
+    merged, partition = _merge(table, keys, days * buckets + bucket)
+    ends = np.append(np.flatnonzero(np.diff(partition)) + 1, len(partition))
+    start = 0
+    for end in ends.tolist():
+        day, number = divmod(int(partition[start]), buckets)
+        yield Partition(_date(day), number), merged.slice(start, end - start)
+        start = end
+
+
+def bucket_of(addresses: pa.Array, buckets: int) -> I64:
+    """Returns the bucket of each 16-byte address: CRC-32 (IEEE 802.3) modulo `buckets`.
+
+    A hash that every language has, unlike an engine's own.
+    """
+    octets = np.frombuffer(b"".join(addresses.to_pylist()), np.uint8).reshape(-1, 16)
+    crc = np.full(len(octets), 0xFFFFFFFF, np.uint32)
+    for column in octets.T:
+        crc = _CRC[(crc ^ column) & 0xFF] ^ (crc >> 8)
+    result: I64 = (~crc % np.uint32(buckets)).astype(np.int64)
+    return result
+
+
+def _crc_table() -> npt.NDArray[np.uint32]:
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = np.where(table & 1, (table >> 1) ^ np.uint32(0xEDB88320), table >> 1)
+    return table.astype(np.uint32)
+
+
+_CRC = _crc_table()
+
+
+def _date(day: int) -> date:
+    try:
+        return date.fromordinal(day + date(1970, 1, 1).toordinal())
+    except (ValueError, OverflowError):
+        raise SourceError(
+            "A record's time lies outside the years 1 to 9999; check the clock of the source."
+        ) from None
+
+
+def _whole(table: pa.Table) -> pa.Table:
+    return table.unify_dictionaries().combine_chunks()
+
+
+def _array(column: pa.ChunkedArray) -> pa.Array:
+    """Returns a column as one array (a combined table still has chunked columns)."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _numbers(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """Returns a column without nulls as a numpy array, times as microseconds."""
+    array = _array(column)
+    if pa.types.is_timestamp(array.type):
+        array = array.view(pa.int64())
+    numbers: npt.NDArray[Any] = array.to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _code_keys(table: pa.Table) -> dict[str, _Coded]:
+    return {c.name: _code(_array(table[c.name])) for c in _KEYS}
+
+
+def _code(array: pa.Array) -> _Coded:
+    if pa.types.is_integer(array.type):
+        numbers = array.to_numpy(zero_copy_only=False).astype(np.int64)
+        return _Coded((numbers - numbers.min()).astype(np.uint64), None)
+    if not pa.types.is_dictionary(array.type):
+        array = array.dictionary_encode()
+    found = pc.fill_null(array.indices, -1).to_numpy(zero_copy_only=False)
+    used = np.zeros(len(array.dictionary) + 1, bool)  # the last one takes the nulls, -1
+    used[found] = True
+    order = pc.sort_indices(array.dictionary).to_numpy()
+    order = order[used[:-1][order]]
+    rank = np.zeros(len(used), np.uint64)
+    rank[order] = np.arange(1, len(order) + 1, dtype=np.uint64)
+    return _Coded(rank[found], array.dictionary.take(pa.array(order)))
+
+
+def _pack(fields: list[U64]) -> list[U64]:
+    """Packs fields into as few 64-bit words as keep their lexicographic order."""
+    words: list[U64] = []
+    free = 0
+    for field in fields:
+        bits = int(field.max()).bit_length()
+        if bits > free:
+            words.append(field)
+            free = 64 - bits
+        elif bits:
+            words[-1] = (words[-1] << np.uint64(bits)) | field
+            free -= bits
+    return words or [fields[0]]
+
+
+def _merge(table: pa.Table, keys: dict[str, _Coded], partition: I64 | None) -> tuple[pa.Table, I64]:
+    """Merges a whole, non-empty table; returns records and their partitions, both in order."""
+    first, last = _numbers(table["first_seen"]), _numbers(table["last_seen"])
+    others = [keys[c.name].codes for c in _KEYS if c.name != "endpoint_addr"]
+    since = (first - first.min()).astype(np.uint64)
+    fields = [keys["endpoint_addr"].codes, since, *others]
+    if partition is None:
+        partition = np.zeros(len(table), np.int64)
+    fields.insert(0, (partition - partition.min()).astype(np.uint64))
+    order = _order(_pack(fields))
+    identity = np.column_stack(_pack([keys["endpoint_addr"].codes, *others]))
+    component, heads, sizes = _components(order, identity, first, last, CUT_US, IDLE_US)
+
+    plural = np.flatnonzero(sizes > 1)
+    members = np.flatnonzero(sizes[component] > 1)
+    members = members[np.argsort(component[members], kind="stable")]
+    starts = np.cumsum(sizes[plural]) - sizes[plural]
+    take = heads.copy()
+    take[plural] = len(table) + np.arange(len(plural))
+    parts = table.take(pa.array(members))
+
+    def gather(item: tuple[Column, pa.Array | None]) -> pa.Array:
+        column, merged = item
+        if merged is None:
+            return _take_key(column, keys, table, heads)
+        return pa.concat_arrays([_array(table[column.name]), merged]).take(pa.array(take))
+
+    columns = in_threads(gather, _merge_columns(parts, starts))
+    return pa.Table.from_arrays(columns, schema=_SCHEMA), partition[heads]
+
+
+def _order(words: list[U64]) -> I64:
+    frame = pl.DataFrame({str(i): word for i, word in enumerate(words)})
+    order = frame.select(pl.arg_sort_by(*frame.columns)).to_series().to_numpy()
+    return order.astype(np.int64)
+
+
+@nb.njit(cache=True)
+def _components(
+    order: I64, identity: npt.NDArray[np.uint64], first: I64, last: I64, cut: int, idle: int
+) -> tuple[I64, I64, I64]:  # pragma: no cover - compiled
+    """Numbers the records of rows visited in sorted order.
+
+    Returns for each row its record, and for each record its first row and its size.
+    """
+    rows, words = identity.shape
+    slots = 16
+    while slots < 2 * rows:
+        slots *= 2
+    slot_row = np.full(slots, -1, np.int64)  # a row that shows the identity of the slot
+    slot_record = np.empty(slots, np.int64)
+    slot_end = np.empty(slots, np.int64)
+    record = np.empty(rows, np.int64)
+    heads = np.empty(rows, np.int64)
+    sizes = np.empty(rows, np.int64)
+    count = 0
+    for row in order:
+        mixed = np.uint64(0)
+        for w in range(words):
+            mixed = (mixed ^ identity[row, w]) * np.uint64(0x9E3779B97F4A7C15)
+            mixed ^= mixed >> np.uint64(29)
+        slot = np.int64(mixed & np.uint64(slots - 1))
+        while slot_row[slot] >= 0:
+            same = True
+            for w in range(words):
+                if identity[slot_row[slot], w] != identity[row, w]:
+                    same = False
+                    break
+            if same:
+                break
+            slot = (slot + 1) & (slots - 1)
+        joins = (
+            slot_row[slot] >= 0
+            and first[heads[slot_record[slot]]] // cut == first[row] // cut
+            and first[row] - slot_end[slot] <= idle
+        )
+        if joins:
+            slot_end[slot] = max(slot_end[slot], last[row])
+            sizes[slot_record[slot]] += 1
+        else:
+            slot_row[slot] = row
+            slot_record[slot] = count
+            slot_end[slot] = last[row]
+            heads[count] = row
+            sizes[count] = 1
+            count += 1
+        record[row] = slot_record[slot]
+    return record, heads[:count], sizes[:count]
+
+
+def _take_key(column: Column, keys: dict[str, _Coded], table: pa.Table, rows: I64) -> pa.Array:
+    coded = keys[column.name]
+    if not pa.types.is_dictionary(column.type):
+        return _array(table[column.name]).take(pa.array(rows))
+    codes = coded.codes[rows].astype(np.int32) - np.int32(1)
+    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), coded.values)
+
+
+def _merge_columns(parts: pa.Table, starts: I64) -> Iterator[tuple[Column, pa.Array | None]]:
+    """Merges groups of rows that begin at `starts`; keys are left to the caller."""
+    bursts: dict[str, pa.Array] = {}
+    for column in RECORD:
+        if column.merge is Merge.KEY:
+            yield column, None
+        elif column.merge is Merge.BURSTS:
+            side = column.name.split("_")[0]
+            if column.name not in bursts:
+                bursts |= _merge_bursts(side, parts, starts)
+            yield column, bursts[column.name]
+        else:
+            yield column, _reduce(column, _array(parts[column.name]), starts)
+
+
+def _reduce(column: Column, array: pa.Array, starts: I64) -> pa.Array:
+    """Merges one column by its rule; null only where all parts are null."""
+    assert column.merge is not None
+    if not len(starts):
+        return pa.array([], column.type)
+    stored = pa.int64() if pa.types.is_timestamp(column.type) else column.type
+    dtype = stored.to_pandas_dtype()
+    neutral = getattr(np.iinfo(dtype), _IDENTITY[column.merge]) if column.merge in _IDENTITY else 0
+    known = array.is_valid().to_numpy(zero_copy_only=False)
+    values = pc.fill_null(array.view(stored), pa.scalar(neutral, stored)).to_numpy()
+    merged = _REDUCE[column.merge].reduceat(values, starts, dtype=dtype)
+    unknown = ~np.logical_or.reduceat(known, starts)
+    return pa.array(merged, stored, mask=unknown).view(column.type)
+
+
+def _merge_bursts(side: str, parts: pa.Table, starts: I64) -> dict[str, pa.Array]:
+    """Merges the bursts of one side; a row without a list stands for first..last, if sent."""
+    names = (f"{side}_burst_starts", f"{side}_burst_ends")
+    kinds = [_SCHEMA.field(name).type for name in names]
+    if not len(starts):
+        return {n: pa.array([], k) for n, k in zip(names, kinds, strict=True)}
+    lists = [_array(parts[name]) for name in names]
+    single = np.logical_and(
+        lists[0].is_null().to_numpy(zero_copy_only=False),
+        parts[f"{side}_first"].is_valid().to_numpy(),
+    )
+    lengths = pc.fill_null(pc.list_value_length(lists[0]), 0).to_numpy() + single
+    offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+    bounds = []
+    for stored, edge in zip(lists, ("first", "last"), strict=True):
+        values = np.empty(offsets[-1], np.int64)
+        listed = np.repeat(~single, lengths)
+        values[listed] = stored.flatten().view(pa.int64()).to_numpy()
+        values[~listed] = _numbers(parts[f"{side}_{edge}"].filter(pa.array(single)))
+        bounds.append(values)
+    offsets, *joined = coalesce(offsets[np.append(starts, len(parts))], *bounds)
+    alone = np.diff(offsets) <= 1
+    return {
+        name: _lists(kind, offsets, values, alone)
+        for name, kind, values in zip(names, kinds, joined, strict=True)
+    }
+
+
+def _lists(kind: pa.DataType, offsets: I64, values: I64, null: npt.NDArray[np.bool_]) -> pa.Array:
+    lengths = np.where(null, 0, np.diff(offsets))
+    kept = np.repeat(~null, np.diff(offsets))
+    ends = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    return pa.ListArray.from_arrays(
+        pa.array(ends),
+        pa.array(values[kept], pa.int64()).view(kind.value_type),
+        type=kind,
+        mask=pa.array(null),
+    )

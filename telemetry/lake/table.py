@@ -1,0 +1,286 @@
+"""The file table: which files the lake consists of and which sources it has taken in.
+
+It is the truth about the lake: what is listed exists, what is not is swept away.
+No path or file name of a source is ever kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import date, datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from telemetry.errors import LakeError
+from telemetry.lake.layout import FILE_MODE, RECORDS, SCORES, TABLE
+
+SCHEMA_VERSION = 1
+"""Grows with every change of the stored columns or of this table."""
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE files (
+    name TEXT PRIMARY KEY, folder TEXT NOT NULL, kind TEXT NOT NULL, day TEXT, bucket INTEGER,
+    rows INTEGER NOT NULL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL
+) STRICT;
+CREATE INDEX files_by_folder ON files (folder);
+CREATE TABLE retired (name TEXT PRIMARY KEY, since REAL NOT NULL) STRICT;
+CREATE TABLE sources (
+    sha256 TEXT NOT NULL, sensor TEXT NOT NULL, authority TEXT NOT NULL, format TEXT NOT NULL,
+    unit TEXT NOT NULL, read INTEGER NOT NULL, kept INTEGER NOT NULL, dropped TEXT NOT NULL,
+    records_written INTEGER NOT NULL, run TEXT NOT NULL, at TEXT NOT NULL,
+    PRIMARY KEY (sha256, sensor)
+) STRICT;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSource:
+    """What the lake remembers of a source: its hash and counts, never its name.
+
+    Attributes:
+        sha256: Hash of its bytes.
+        sensor: Where it was taken.
+        authority: Id of the approval under which it came in.
+        format: Name of its format.
+        unit: What `read`, `kept` and `dropped` count.
+        read: Items found.
+        kept: Items that passed the gate.
+        dropped: Items dropped, by reason.
+        records_written: Record segments it gave.
+        run: Id of the run.
+        at: When it came in, UTC.
+    """
+
+    sha256: str
+    sensor: str
+    authority: str
+    format: str
+    unit: Literal["packets", "records"]
+    read: int
+    kept: int
+    dropped: Mapping[str, int]
+    records_written: int
+    run: str
+    at: datetime
+
+
+_SOURCE = tuple(field.name for field in fields(StoredSource))
+
+
+@dataclass(frozen=True, slots=True)
+class LakeMeta:
+    """What a lake was made with.
+
+    Attributes:
+        schema_version: Version of the stored columns.
+        policy_sha256: Hash of the policy that says what is domestic.
+        key_id: Id of the pseudonym key.
+        buckets: Buckets of a day.
+    """
+
+    schema_version: int
+    policy_sha256: str
+    key_id: str
+    buckets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much the lake holds; `bytes` of Parquet, days from first to last."""
+
+    files: int
+    records: int
+    bytes: int
+    sources: int
+    first_day: date | None
+    last_day: date | None
+
+
+class Listed(NamedTuple):
+    """One stored file; `name` is its path below the lake, `day` and `bucket` its partition."""
+
+    name: str
+    folder: str
+    kind: str
+    day: str | None
+    bucket: int | None
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class FileTable:
+    """The SQLite table of one lake; the writer's, or a reader's that sees one moment."""
+
+    def __init__(self, root: Path, *, writer: bool) -> None:
+        """Opens the table.
+
+        Args:
+            root: Folder of the lake.
+            writer: Whether this process holds the lake's lock.
+
+        Raises:
+            LakeError: There is no lake at `root`.
+        """
+        path = root / TABLE
+        if not writer and not path.is_file():
+            raise LakeError(f"There is no lake at {root}; check --lake, or ingest sources first.")
+        if writer:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, FILE_MODE))
+        mode = "rw" if writer else "ro"
+        self._sql = sqlite3.connect(
+            f"{path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=30
+        )
+        if writer:
+            self._sql.execute("PRAGMA journal_mode = WAL")
+            self._sql.execute("PRAGMA synchronous = FULL")
+
+    def close(self) -> None:
+        """Closes the table."""
+        self._sql.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All changes of the block become visible at once, or none does."""
+        self._sql.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._sql.execute("COMMIT")
+        except BaseException:
+            if self._sql.in_transaction:
+                self._sql.execute("ROLLBACK")
+            raise
+
+    def make(self, policy_sha256: str, key_id: str, buckets: int) -> None:
+        """Makes the tables of a new lake; a lake that has them stays as it is."""
+        if self._sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            return
+        with self.transaction():
+            for statement in _TABLES.split(";"):
+                self._sql.execute(statement)
+            self._sql.executemany(
+                "INSERT INTO meta VALUES (?, ?)",
+                [
+                    ("schema_version", str(SCHEMA_VERSION)),
+                    ("policy_sha256", policy_sha256),
+                    ("key_id", key_id),
+                    ("buckets", str(buckets)),
+                ],
+            )
+
+    def meta(self) -> LakeMeta:
+        """Returns what the lake was made with.
+
+        Raises:
+            LakeError: The lake is of another version of this program.
+        """
+        meta = dict(self._sql.execute("SELECT key, value FROM meta").fetchall())
+        if meta["schema_version"] != str(SCHEMA_VERSION):
+            raise LakeError(
+                f"The lake has schema version {meta['schema_version']}, this program needs "
+                f"{SCHEMA_VERSION}; ingest the sources into a new lake."
+            )
+        return LakeMeta(SCHEMA_VERSION, meta["policy_sha256"], meta["key_id"], int(meta["buckets"]))
+
+    def known(self, sha256: str, sensor: str) -> bool:
+        """Whether a source with this content from this sensor is stored."""
+        found = self._sql.execute(
+            "SELECT 1 FROM sources WHERE sha256 = ? AND sensor = ?", (sha256, sensor)
+        )
+        return found.fetchone() is not None
+
+    def add_sources(self, sources: Sequence[StoredSource]) -> None:
+        """Enters sources; call inside a transaction."""
+        self._sql.executemany(
+            f"INSERT INTO sources VALUES ({', '.join(f':{name}' for name in _SOURCE)})",
+            [
+                {name: getattr(source, name) for name in _SOURCE}
+                | {
+                    "dropped": json.dumps(dict(source.dropped), sort_keys=True),
+                    "at": source.at.isoformat(),
+                }
+                for source in sources
+            ],
+        )
+
+    def add_files(self, files: Sequence[Listed]) -> None:
+        """Enters files, replacing those of the same name; call inside a transaction."""
+        self._sql.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", files)
+        self._sql.executemany("DELETE FROM retired WHERE name = ?", [(f.name,) for f in files])
+
+    def retire(self, names: Sequence[str], now: float) -> None:
+        """Takes files off the list that readers may still have open; call in a transaction."""
+        rows = [(name,) for name in names]
+        self._sql.executemany("DELETE FROM files WHERE name = ?", rows)
+        self._sql.executemany(
+            "INSERT OR REPLACE INTO retired VALUES (?, ?)", [(name, now) for name in names]
+        )
+
+    def forget_retired(self, before: float) -> list[str]:
+        """Strikes files retired before a time; they may then be removed."""
+        names = [
+            name
+            for (name,) in self._sql.execute("SELECT name FROM retired WHERE since <= ?", (before,))
+        ]
+        self._sql.execute("DELETE FROM retired WHERE since <= ?", (before,))
+        return names
+
+    def names(self) -> set[str]:
+        """Names of all files that may be on disk: listed and retired."""
+        found = self._sql.execute("SELECT name FROM files UNION ALL SELECT name FROM retired")
+        return {name for (name,) in found}
+
+    def taken(self, folder: str) -> set[str]:
+        """Names listed in a folder."""
+        found = self._sql.execute("SELECT name FROM files WHERE folder = ?", (folder,))
+        return {name for (name,) in found}
+
+    def records(self) -> list[Listed]:
+        """All files of records, by day, bucket and name."""
+        return self._listed("WHERE kind = ? ORDER BY day, bucket, name", RECORDS)
+
+    def unmerged(self) -> list[Listed]:
+        """Files of the partitions that hold more than one, by day, bucket and name."""
+        return self._listed(
+            "WHERE kind = ? AND folder IN (SELECT folder FROM files GROUP BY folder "
+            "HAVING count(*) > 1) ORDER BY day, bucket, name",
+            RECORDS,
+        )
+
+    def newest_scores(self) -> Listed | None:
+        """The file of the last scores written, if any."""
+        found = self._listed("WHERE kind = ? ORDER BY rowid DESC LIMIT 1", SCORES)
+        return found[0] if found else None
+
+    def _listed(self, tail: str, kind: str) -> list[Listed]:
+        columns = "name, folder, kind, day, bucket, rows, bytes, sha256"
+        found = self._sql.execute(f"SELECT {columns} FROM files {tail}", (kind,))
+        return [Listed(*row) for row in found]
+
+    def sources(self) -> list[StoredSource]:
+        """All sources, in the order of time and hash."""
+        found = self._sql.execute("SELECT * FROM sources ORDER BY at, sha256, sensor")
+        return [
+            StoredSource(
+                **dict(zip(_SOURCE, row, strict=True))
+                | {"dropped": json.loads(row[7]), "at": datetime.fromisoformat(row[10])}
+            )
+            for row in found
+        ]
+
+    def counts(self) -> Counts:
+        """How much the lake holds."""
+        files, rows, size, first, last = self._sql.execute(
+            "SELECT count(*), ifnull(sum(rows), 0), ifnull(sum(bytes), 0), min(day), max(day) "
+            "FROM files WHERE kind = ?",
+            (RECORDS,),
+        ).fetchone()
+        sources = self._sql.execute("SELECT count(*) FROM sources").fetchone()[0]
+        days = [date.fromisoformat(day) if day else None for day in (first, last)]
+        return Counts(files, rows, size, sources, days[0], days[1])

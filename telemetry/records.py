@@ -1,0 +1,119 @@
+"""What passes between rooms besides batches: counts, reports, scored endpoints."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+Role = Literal[
+    "c2",
+    "scanner",
+    "bruteforce",
+    "ddos",
+    "reflector",
+    "relay",
+    "spam",
+    "malware_download",
+    "unknown",
+]
+Direction = Literal["out_in", "in_out", "out_out"]
+DIRECTIONS: tuple[Direction, ...] = ("out_in", "in_out", "out_out")
+Status = Literal["ingested", "already_ingested", "refused"]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one source while it is read; `read = kept + Σ dropped` always.
+
+    Attributes:
+        unit: What is counted: packets for captures, records for the rest.
+        read: Items found in the source, unreadable ones included.
+        dropped: Items not kept, by reason.
+        linktypes: Names of the link types met.
+        damage: What is wrong with the source as a whole, in one sentence, if anything.
+    """
+
+    unit: Literal["packets", "records"] = "packets"
+    read: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    linktypes: set[str] = field(default_factory=set)
+    damage: str | None = None
+
+    @property
+    def kept(self) -> int:
+        """Items that passed the gate."""
+        return self.read - sum(self.dropped.values())
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReport:
+    """What became of one source; `path` is for the caller's eyes, never stored.
+
+    Attributes:
+        named: Whether the caller named it, rather than a folder that holds it.
+    """
+
+    path: str
+    sha256: str | None
+    format: str | None
+    linktypes: list[str]
+    packets_read: int
+    records_read: int
+    kept: int
+    dropped: dict[str, int]
+    records_written: int
+    status: Status
+    error: str | None = None
+    named: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """Answer of `ingest --json`."""
+
+    run: str
+    sources: list[SourceReport]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One piece of evidence: its detector, a sentence with its numbers, its share."""
+
+    name: str
+    text: str
+    contribution: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredEndpoint:
+    """A foreign address with its score; times are naive UTC."""
+
+    endpoint: str
+    score: float
+    role: Role
+    listed: bool
+    confidence: int
+    reasons: list[Reason]
+    first_seen: datetime
+    last_seen: datetime
+    records: int
+
+
+def endpoint_json(scored: ScoredEndpoint) -> dict[str, Any]:
+    """Returns the endpoint in the shape of `score --json` and `list --json`."""
+    return {
+        "endpoint": scored.endpoint,
+        "score": scored.score,
+        "role": scored.role,
+        "listed": scored.listed,
+        "confidence": scored.confidence,
+        "reasons": [
+            {"name": r.name, "text": r.text, "contribution": r.contribution} for r in scored.reasons
+        ],
+        "first_seen": scored.first_seen.isoformat(timespec="microseconds") + "Z",
+        "last_seen": scored.last_seen.isoformat(timespec="microseconds") + "Z",
+        "records": scored.records,
+    }

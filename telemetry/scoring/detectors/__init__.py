@@ -1,0 +1,21 @@
+"""The detectors; one line here registers one."""
+
+from __future__ import annotations
+
+from telemetry.scoring.contract import Detector
+from telemetry.scoring.detectors import company, flood, guessing, knock, retries, rhythm, scan, session
+
+DETECTORS: tuple[Detector, ...] = (
+    rhythm.DETECTOR,
+    retries.DETECTOR,
+    session.DETECTOR,
+    company.TOOL_PORT,
+    company.SIZES,
+    company.ODD_PORT,
+    company.FEW_HOSTS,
+    scan.DETECTOR,
+    knock.DETECTOR,
+    guessing.DETECTOR,
+    flood.REFLECTION,
+    flood.FLOOD,
+)

@@ -1,0 +1,32 @@
+"""Password guessing: many short sessions, all alike, at a door that asks for a password."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from telemetry.scoring.contract import Columns, Detector, Evidence, count, ramp, span, steps
+
+
+def _evaluate(f: Columns) -> Evidence:
+    sessions = f["login_sessions"]
+    # fail2ban bans after five failures by default; ten sessions from abroad that all end
+    # alike are no slip of the keyboard. Nemea's detectors ask for thirty.
+    sub = steps(sessions, {4: 0.0, 6: 0.45, 10: 0.72, 30: 0.92, 100: 1.0})
+    # OpenSSH gives 120 s to log in; who works there stays longer.
+    sub = sub * (1 - 0.6 * ramp(f["login_duration_s"], 150, 900))
+    # Failed log-ins resemble each other; real sessions do not.
+    sub = sub * (1 - 0.4 * ramp(f["login_dispersion"], 0.3, 1.0))
+    # Spread over many hosts it is the same thing, done with more patience.
+    sub = np.where(f["asked_for"], 0.6 * sub, sub)
+
+    def sentence(i: int) -> str:
+        return (
+            f"{count(sessions[i], 'session')} on port {f['login_port'][i]:.0f} of "
+            f"{count(f['login_hosts'][i], 'host')} within {span(f['login_span_s'][i])}, "
+            f"typically {span(f['login_duration_s'][i])} long and of like size"
+        )
+
+    return Evidence(sub, sentence)
+
+
+DETECTOR = Detector("guessing", "bruteforce", 0.95, _evaluate)

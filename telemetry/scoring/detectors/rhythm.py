@@ -1,0 +1,84 @@
+"""Command and control by its rhythm: calls or signs of life at even intervals.
+
+The regularity is `rhythms` of sql/: how surprising it is that so many gaps are alike.
+It says that a machine keeps time, not that it is malicious: most machines that keep time
+are clocks, update checks and push services. The factors below say so.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from telemetry.scoring.contract import Columns, Detector, Evidence, Floats, one_of, ramp, span, steps
+
+
+def _evaluate(f: Columns) -> Evidence:
+    series = f["rhythm_series"].astype(str)
+    sub = f["rhythm_regularity"] * _habit(f) * popularity(f)
+    # Fewer than some twenty seconds of rhythm are one page loading, whatever its pace.
+    sub = sub * ramp(f["rhythm_gaps"] * f["rhythm_median_s"], 10, 45)
+    # A host with dozens of unusual partners runs peer-to-peer software.
+    unusual = one_of(f["rhythm_kind"], "other")
+    sub = np.where(unusual, sub * (1 - 0.6 * ramp(f["rhythm_host_unusual_endpoints"], 8, 40)), sub)
+
+    def sentence(i: int) -> str:
+        what = {
+            "start": "an inside host connects",
+            "beat": "a conversation stirs",
+            "start_in": "it connects to an inside host",
+        }[str(series[i])]
+        return (
+            f"{what} every {span(f['rhythm_median_s'][i])} ± {span(f['rhythm_mad_s'][i])}, "
+            f"{f['rhythm_gaps'][i] + 1:.0f} times, "
+            f"{100 * f['rhythm_near_share'][i]:.0f} % of the pauses within half of that"
+        )
+
+    return Evidence(sub, sentence)
+
+
+def _habit(f: Columns) -> Floats:
+    """Returns how far a rhythm is unlike the habits of harmless software, 0..1."""
+    kind = f["rhythm_kind"]
+    series = f["rhythm_series"].astype(str)
+    from_outside = (series == "start_in") | (
+        (series == "beat") & (2 * f["rhythm_opened_by_endpoint"] > f["rhythm_connections"])
+    )
+    factor = np.ones(len(kind))
+    # NTP (RFC 5905) polls at powers of two seconds; resolvers ask again when a name's
+    # time to live ends.
+    factor[one_of(kind, "clock", "name")] = 0.05
+    factor[one_of(kind, "mail", "login", "share", "plumbing", "talk", "peer")] = 0.5
+    factor[one_of(kind, "tunnel")] = 0.3
+    # On web ports, checks for updates, mail and telemetry keep even time too, but from
+    # some five minutes upward, as their makers pay for every call (Windows 15 and 28
+    # minutes, browsers 5 and 30 minutes and more).
+    web = one_of(kind, "web") & ~from_outside
+    factor[web] = steps(f["rhythm_median_s"], {120: 1.0, 300: 0.55, 900: 0.4})[web]
+    # Signs of life inside one connection are what keep-alives of browsers, chat and
+    # middleboxes look like (Chrome's TCP keep-alive is 45 s); RFC 1122, 4.2.3.6.
+    inside = (series == "beat") & (f["rhythm_connections"] < 0.5 * f["rhythm_gaps"])
+    factor[inside & (web | one_of(kind, "talk"))] *= 0.5
+    # Voice, games and tunnels hold their ports open in NATs over UDP (RFC 4787 asks for
+    # two minutes); pings watch hosts.
+    factor[f["rhythm_protocol"] == 17] *= 0.6
+    factor[(f["rhythm_protocol"] == 1) | (f["rhythm_protocol"] == 58)] *= 0.4
+    # Calls from outside that get no answer are a scan; answered and exact, a monitor of
+    # services; only jitter makes them remarkable.
+    exact = f["rhythm_mad_s"] < 0.05 * f["rhythm_median_s"]
+    factor[from_outside & exact] *= 0.7
+    factor[from_outside & ~exact] *= 0.9
+    factor[from_outside & (f["rhythm_answered"] == 0)] *= 0.1
+    return factor
+
+
+def popularity(f: Columns) -> Floats:
+    """Returns 1 for what few inside hosts contact, less for what many share.
+
+    With fewer than ten inside hosts in view nothing is known, and nothing is taken off.
+    """
+    share = f["hosts"] / np.maximum(f["all_hosts"], 1)
+    known = f["all_hosts"] >= 10
+    return np.where(known, 1 - 0.75 * ramp(share, 0.05, 0.4), 1.0)
+
+
+DETECTOR = Detector("rhythm", "c2", 0.62, _evaluate)

@@ -1,0 +1,35 @@
+"""Command and control by a long talk: a connection held open, small turns, more up than down."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from telemetry.scoring.contract import Columns, Detector, Evidence, count, one_of, ramp, span, steps
+from telemetry.scoring.detectors.rhythm import popularity
+
+
+def _evaluate(f: Columns) -> Evidence:
+    sent, got = f["talk_peer_bytes"], f["talk_endpoint_bytes"]
+    upload = sent / np.maximum(sent + got, 1)
+    # Two minutes outlast a page or a mail (HTTP servers close idle connections after 5 to
+    # 75 s); six pauses of a second or more are turns of a talk, not one transfer; clients
+    # of ordinary services receive far more than they send.
+    lasting = steps(f["talk_talked_s"], {20: 0.0, 300: 1.0})
+    turns = ramp(f["talk_pauses"], 2, 8)
+    upward = ramp(upload, 0.35, 0.55)
+    sub = np.cbrt(lasting * turns * upward) * popularity(f)
+    unusual = one_of(f["talk_kind"], "other", "rat") & (f["talk_protocol"] == 6)
+    sub[~unusual | (f["talk_opened_by_endpoint"] > 0)] = 0.0
+    sub = sub * (1 - 0.6 * ramp(f["talk_host_unusual_endpoints"], 8, 40))
+
+    def sentence(i: int) -> str:
+        return (
+            f"an inside host held port {f['talk_port'][i]:.0f} open for "
+            f"{span(f['talk_talked_s'][i])}, with {count(f['talk_pauses'][i], 'pause')} of "
+            f"{span(f['talk_pause_s'][i])} or so, and sent {100 * upload[i]:.0f} % of the bytes"
+        )
+
+    return Evidence(sub, sentence)
+
+
+DETECTOR = Detector("session", "c2", 0.4, _evaluate)

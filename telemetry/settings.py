@@ -1,0 +1,116 @@
+"""Settings: defaults, then a TOML file, then SEKISHO_ environment variables, then options.
+
+A misspelt key is an error in each of them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from telemetry.errors import SettingsError
+
+_HERE = Path(__file__).resolve().parent
+ASSETS = _HERE.parent if (_HERE.parent / "sql").is_dir() else _HERE / "_assets"
+"""Folder that holds sql/, models/ and data/: the checkout, or the installed package."""
+DEFAULT_CONFIG = Path("sekisho.toml")
+
+
+class Settings(BaseSettings):
+    """Everything a run can be told.
+
+    Attributes:
+        lake: Folder of the lake.
+        country: Two-letter home country; None when `home` alone says what is domestic.
+        home: Further domestic prefixes.
+        sensor: Name of the place where the sources were taken.
+        authority: TOML file of the approval under which the run is made.
+        overseer_key: Ed25519 public key (PEM); when set, authorities must be signed.
+        key_file: Pseudonym key; None means beside the lake, `<lake>.key`.
+        ledger_key: Ed25519 private key (PEM) that signs ledger entries, if any.
+        decoder: Packet decoder; `dpkt` is the slow reference.
+        threshold: Score from which an endpoint is listed.
+        list_days: Days until an entry of a list expires.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SEKISHO_", extra="forbid", frozen=True)
+
+    lake: Path = Path("lake")
+    country: str | None = "JP"
+    home: tuple[str, ...] = ()
+    sensor: str = Field(default="sample", pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
+    authority: Path = ASSETS / "data" / "samples" / "authority.toml"
+    overseer_key: Path | None = None
+    key_file: Path | None = None
+    ledger_key: Path | None = None
+    decoder: Literal["kernel", "dpkt"] = "kernel"
+    threshold: float = Field(default=0.6, ge=0.0, le=1.0)
+    list_days: int = Field(default=14, ge=1, le=365)
+
+    @property
+    def key_path(self) -> Path:
+        """Where the pseudonym key is: outside the lake, always."""
+        return self.key_file or self.lake.with_name(self.lake.name + ".key")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Orders the sources: options, environment, file."""
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+
+def load(config: Path | None = None, **options: Any) -> Settings:
+    """Reads the settings.
+
+    Args:
+        config: TOML file; without it `sekisho.toml` of the working folder, if there is one.
+        **options: Values given on the command line; None means not given. `home`
+            without `country` replaces the country.
+
+    Raises:
+        SettingsError: The file is missing or not TOML, or a key or value is wrong.
+    """
+    if config is not None and not config.is_file():
+        raise SettingsError(f"No settings file at {config}; check --config.")
+    given = {key: value for key, value in options.items() if value is not None}
+    if given.get("home") and "country" not in given:
+        given["country"] = None
+    _refuse_unknown_environment()
+    path = config or DEFAULT_CONFIG
+
+    class _Settings(Settings):
+        model_config = SettingsConfigDict(toml_file=path)
+
+    try:
+        return _Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(
+            f"Setting '{where}': {first['msg'].lower()}; correct it in the options, the "
+            "environment or the settings file."
+        ) from None
+    except ValueError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}.") from None
+
+
+def _refuse_unknown_environment() -> None:
+    known = {f"SEKISHO_{name}".upper() for name in Settings.model_fields} | {"SEKISHO_CORPUS"}
+    for name in os.environ:
+        if name.startswith("SEKISHO_") and name not in known:
+            raise SettingsError(f"Environment variable {name} is not a setting; remove or mend it.")

@@ -1,0 +1,188 @@
+"""Authorities: what they allow, and each way in which one is refused."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from telemetry.errors import AuthorityError
+from telemetry.privacy.authority import Authority
+from telemetry.privacy.keys import load_signing_key
+from telemetry.settings import ASSETS
+
+TEXT = """\
+id = "ACD-2026/17"
+basis = "specific_out_in"
+purpose = "analysis of attacks"
+approver = "The Commission"
+sensors = ["tokyo-1", "osaka-1"]
+directions = ["out_in", "out_out"]
+valid_from = 2026-04-01
+valid_until = 2026-06-30
+retention_days = 730
+"""
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+SAMPLE = ASSETS / "data" / "samples" / "authority.toml"
+
+
+def write(folder: Path, text: str = TEXT) -> Path:
+    """Writes an authority file."""
+    path = folder / "authority.toml"
+    path.write_text(text)
+    return path
+
+
+def sign(path: Path, private: Path) -> Path:
+    """Signs an authority file as its overseer does."""
+    beside = path.with_name(path.name + ".sig")
+    beside.write_bytes(base64.b64encode(load_signing_key(private).sign(path.read_bytes())) + b"\n")
+    return beside
+
+
+def test_valid_authority(tmp_path: Path) -> None:
+    authority = Authority.load(write(tmp_path))
+    authority.check("osaka-1", NOW)
+    assert authority.id == "ACD-2026/17"
+    assert authority.allowed_mask == 1 | 4
+    assert authority.terms.retention_days == 730
+    assert not authority.signed
+    assert len(authority.sha256) == 64
+
+
+@pytest.mark.parametrize(
+    ("directions", "mask"),
+    [
+        ('["out_in"]', 1),
+        ('["in_out"]', 2),
+        ('["out_out", "out_out"]', 4),
+        ('["out_in", "in_out", "out_out"]', 7),
+    ],
+)
+def test_mask_of_directions(tmp_path: Path, directions: str, mask: int) -> None:
+    text = TEXT.replace('["out_in", "out_out"]', directions)
+    assert Authority.load(write(tmp_path, text)).allowed_mask == mask
+
+
+def test_sample_authority_covers_samples_and_says_what_it_is() -> None:
+    authority = Authority.load(SAMPLE)
+    authority.check("sample", datetime.now(UTC))
+    assert authority.allowed_mask == 7
+    assert authority.terms.purpose == "evaluation"
+    assert "without legal effect" in authority.terms.approver
+    with pytest.raises(AuthorityError, match="does not cover sensor 'tokyo-1'"):
+        authority.check("tokyo-1", NOW)
+
+
+@pytest.mark.parametrize(
+    ("moment", "error"),
+    [
+        (datetime(2026, 3, 31, 23, 59, 59, tzinfo=UTC), "holds only from 2026-04-01T00:00:00Z"),
+        (datetime(2026, 4, 1, tzinfo=UTC), None),
+        (datetime(2026, 4, 1), None),
+        (datetime(2026, 4, 1, 8, 59, tzinfo=timezone(timedelta(hours=9))), "holds only from"),
+        (datetime(2026, 6, 30, 23, 59, 59, tzinfo=UTC), None),
+        (datetime(2026, 7, 1, tzinfo=UTC), "ended at 2026-07-01T00:00:00Z"),
+    ],
+)
+def test_window_is_in_utc_and_includes_its_last_day(
+    tmp_path: Path, moment: datetime, error: str | None
+) -> None:
+    authority = Authority.load(write(tmp_path))
+    if error is None:
+        authority.check("tokyo-1", moment)
+    else:
+        with pytest.raises(AuthorityError, match=error):
+            authority.check("tokyo-1", moment)
+
+
+def test_window_of_time_stamps(tmp_path: Path) -> None:
+    text = TEXT.replace("2026-06-30", "2026-05-01T09:00:00+09:00")
+    authority = Authority.load(write(tmp_path, text))
+    authority.check("tokyo-1", NOW - timedelta(seconds=1))
+    with pytest.raises(AuthorityError, match="ended at 2026-05-01T00:00:00Z"):
+        authority.check("tokyo-1", NOW)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        ("id = ", "name = ", "wrong at id: field required"),
+        ("retention_days = 730\n", "retention_days = 730\nextra = 1\n", "wrong at extra: extra"),
+        ("specific_out_in", "curiosity", "wrong at basis: input should be 'agreement'"),
+        ('out_out"]', 'in_in"]', "wrong at directions.1"),
+        ('["out_in", "out_out"]', "[]", "wrong at directions"),
+        ('["tokyo-1", "osaka-1"]', "[]", "wrong at sensors"),
+        ('"tokyo-1"', '"Tokyo 1"', "wrong at sensors.0"),
+        ("The Commission", " ", "wrong at approver"),
+        ("730", "0", "wrong at retention_days"),
+        ("730", "true", "wrong at retention_days"),
+        ("730", '"730"', "wrong at retention_days"),
+        ("2026-06-30", '"2026-06-30"', "valid_until: must be a TOML date"),
+        ("2026-06-30", "20260630", "valid_until: must be a TOML date"),
+        ("2026-06-30", "9999-12-31", "too far in the future"),
+        ("2026-06-30", "2026-03-01", "valid_from must lie before valid_until"),
+        ('purpose = "analysis', "purpose = analysis", "not valid TOML"),
+    ],
+)
+def test_wrong_content_is_refused(tmp_path: Path, old: str, new: str, error: str) -> None:
+    assert old in TEXT
+    with pytest.raises(AuthorityError, match=error) as caught:
+        Authority.load(write(tmp_path, TEXT.replace(old, new)))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(AuthorityError, match="No such file"):
+        Authority.load(tmp_path / "none.toml")
+    path = tmp_path / "authority.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(AuthorityError, match="not UTF-8"):
+        Authority.load(path)
+
+
+def test_signed_authority(tmp_path: Path, signer: tuple[Path, Path]) -> None:
+    path = write(tmp_path)
+    sign(path, signer[0])
+    assert Authority.load(path, signer[1]).signed
+
+
+def test_unsigned_authority_is_refused_when_signatures_are_asked_for(
+    tmp_path: Path, signer: tuple[Path, Path]
+) -> None:
+    with pytest.raises(AuthorityError, match="is not signed"):
+        Authority.load(write(tmp_path), signer[1])
+
+
+def test_forged_signatures_are_refused(
+    tmp_path: Path, signer: tuple[Path, Path], stranger: tuple[Path, Path]
+) -> None:
+    path = write(tmp_path)
+    beside = sign(path, stranger[0])
+    with pytest.raises(AuthorityError, match="not the overseer's"):
+        Authority.load(path, signer[1])
+    for junk in (b"", b"not base64!", base64.b64encode(bytes(64)), b"\xff"):
+        beside.write_bytes(junk)
+        with pytest.raises(AuthorityError, match="not the overseer's"):
+            Authority.load(path, signer[1])
+
+
+def test_signed_authority_that_was_edited_is_refused(
+    tmp_path: Path, signer: tuple[Path, Path]
+) -> None:
+    path = write(tmp_path)
+    sign(path, signer[0])
+    path.write_text(TEXT.replace("730", "731"))
+    with pytest.raises(AuthorityError, match="not the overseer's"):
+        Authority.load(path, signer[1])
+
+
+def test_overseers_key_that_cannot_be_used(tmp_path: Path, signer: tuple[Path, Path]) -> None:
+    path = write(tmp_path)
+    sign(path, signer[0])
+    with pytest.raises(AuthorityError, match="Cannot read the public key"):
+        Authority.load(path, tmp_path / "none.pub")
+    with pytest.raises(AuthorityError, match="no Ed25519 public key"):
+        Authority.load(path, signer[0])
