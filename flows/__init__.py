@@ -1,0 +1,1 @@
+"""Prefect flows over `telemetry.pipeline`: order, schedule, retry, parameters; nothing else."""

@@ -1,0 +1,28 @@
+"""Sekisho's library: the rooms of the house, wired by `telemetry.pipeline`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def _kernel_cache() -> Path:
+    """Returns where compiled kernels are kept: one folder for each state of the sources.
+
+    numba looks only at the file of the function it compiles. A kernel inlines others from
+    other files; after an update it would go on with their old code.
+    """
+    home = Path(__file__).resolve().parent
+    digest = hashlib.sha256()
+    for path in sorted(home.rglob("*.py")):
+        source = path.read_bytes()
+        if b"njit" in source or b"@intrinsic" in source:
+            digest.update(source)
+    cache = home / "__pycache__"
+    if not os.access(cache if cache.is_dir() else home, os.W_OK):
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sekisho"
+    return cache / f"kernels-{digest.hexdigest()[:16]}"
+
+
+os.environ.setdefault("NUMBA_CACHE_DIR", str(_kernel_cache()))

@@ -29,13 +29,13 @@ def _coalesce(
     filled = 0
     for row in range(len(offsets) - 1):
         begin, stop = offsets[row], offsets[row + 1]
-        order = np.arange(begin, stop)
         for i in range(begin + 1, stop):
             if starts[i] < starts[i - 1]:
                 order = begin + np.argsort(starts[begin:stop])
+                starts[begin:stop], ends[begin:stop] = starts[order], ends[order]
                 break
         row_begin = filled
-        for i in order:
+        for i in range(begin, stop):
             # Sorted by start, only the last interval written can still be touched.
             if filled > row_begin and starts[i] - out_ends[filled - 1] < silence:
                 out_ends[filled - 1] = max(out_ends[filled - 1], ends[i])
@@ -58,5 +58,5 @@ def coalesce(offsets: I64, starts: I64, ends: I64) -> tuple[I64, I64, I64]:
     Returns:
         Offsets, starts and ends of the bursts, each row in time order.
     """
-    joined: tuple[I64, I64, I64] = _coalesce(offsets, starts, ends, BURST_US)
+    joined: tuple[I64, I64, I64] = _coalesce(offsets, starts.copy(), ends.copy(), BURST_US)
     return joined

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -69,7 +70,15 @@ class Options:
         return load(config, **given)
 
 
+def _no_option(_: Any, words: str | tuple[str, ...]) -> None:
+    """Refuses misspelt options, which would pass for sources; only `-` is one."""
+    for word in (words,) if isinstance(words, str) else words:
+        if word.startswith("-") and word != "-":
+            raise ValueError(f"Unknown option: {word.partition('=')[0]}.")
+
+
 DEFAULTS = Options()
+Sources = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_no_option)]
 Json = Annotated[bool, Parameter(negative=())]
 
 
@@ -82,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_error=True,
             result_action="return_value",
         )
+        sys.stdout.flush()
     except CycloptsError:
         return 2
     except SekishoError as error:
@@ -91,14 +101,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("sekisho: stopped; nothing that was stored is lost.", file=sys.stderr)
         return 1
     except BrokenPipeError:
+        _give_up_stdout()
+        return 1
+    except OSError as error:
+        _give_up_stdout()
+        print(f"sekisho: failed ({error.strerror}); mend it and run again.", file=sys.stderr)
         return 1
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     return 0
 
 
+def _give_up_stdout() -> None:
+    """Sends what is still buffered nowhere, so that the interpreter's end is quiet."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @app.command
-def run(*sources: str, json: Json = False, options: Options = DEFAULTS) -> None:
+def run(*sources: Sources, json: Json = False, options: Options = DEFAULTS) -> None:
     """Ingest sources, score every foreign endpoint, write the list and the report.
 
     Args:
@@ -116,7 +136,7 @@ def run(*sources: str, json: Json = False, options: Options = DEFAULTS) -> None:
 
 
 @app.command
-def ingest(*sources: str, json: Json = False, options: Options = DEFAULTS) -> None:
+def ingest(*sources: Sources, json: Json = False, options: Options = DEFAULTS) -> None:
     """Read sources into the lake; each is read once, whatever its name.
 
     Args:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -31,7 +32,7 @@ class Settings(BaseSettings):
     Attributes:
         lake: Folder of the lake.
         country: Two-letter home country; None when `home` alone says what is domestic.
-        home: Further domestic prefixes.
+        home: Further domestic prefixes; in the environment parted by commas.
         sensor: Name of the place where the sources were taken.
         authority: TOML file of the approval under which the run is made.
         overseer_key: Ed25519 public key (PEM); when set, authorities must be signed.
@@ -46,7 +47,7 @@ class Settings(BaseSettings):
 
     lake: Path = Path("lake")
     country: str | None = "JP"
-    home: tuple[str, ...] = ()
+    home: Annotated[tuple[str, ...], NoDecode] = ()
     sensor: str = Field(default="sample", pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
     authority: Path = ASSETS / "data" / "samples" / "authority.toml"
     overseer_key: Path | None = None
@@ -59,7 +60,24 @@ class Settings(BaseSettings):
     @property
     def key_path(self) -> Path:
         """Where the pseudonym key is: outside the lake, always."""
-        return self.key_file or self.lake.with_name(self.lake.name + ".key")
+        if self.key_file is not None:
+            return self.key_file
+        lake = self.lake if self.lake.name not in ("", "..") else self.lake.resolve()
+        if not lake.name:
+            raise SettingsError("The root folder cannot be a lake; give another --lake.")
+        return lake.with_name(lake.name + ".key")
+
+    @field_validator("home", mode="before")
+    @classmethod
+    def _prefixes(cls, value: Any) -> Any:
+        """Reads the one line that an environment variable can hold."""
+        return value.replace(",", " ").split() if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _home_alone(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Prefixes without a country replace it, wherever they stand."""
+        return {"country": None} | given if given.get("home") else given
 
     @classmethod
     def settings_customise_sources(
@@ -106,7 +124,11 @@ def load(config: Path | None = None, **options: Any) -> Settings:
             "environment or the settings file."
         ) from None
     except ValueError as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}.") from None
+        raise SettingsError(f"{path} is not valid TOML: {error}; correct it.") from None
+    except OSError as error:
+        raise SettingsError(
+            f"Cannot read the settings file {path}: {error.strerror}; check its owner and mode."
+        ) from None
 
 
 def _refuse_unknown_environment() -> None:

@@ -28,9 +28,12 @@ opened AS (
         CASE
             WHEN protocol = 6 THEN coalesce(
                 CASE
-                    WHEN endpoint_syn AND peer_syn THEN earlier
-                    WHEN endpoint_syn AND NOT endpoint_ack THEN 'endpoint'
-                    WHEN peer_syn AND NOT peer_ack THEN 'peer'
+                    WHEN endpoint_syn AND peer_syn AND earlier IS NOT NULL THEN earlier
+                    -- A SYN without ACK is a call, where the clock does not tell.
+                    WHEN endpoint_syn AND NOT endpoint_ack AND NOT (peer_syn AND NOT peer_ack)
+                        THEN 'endpoint'
+                    WHEN peer_syn AND NOT peer_ack AND NOT (endpoint_syn AND NOT endpoint_ack)
+                        THEN 'peer'
                 END,
                 higher_port, earlier, 'endpoint'
             )

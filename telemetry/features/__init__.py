@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from telemetry.features.catalog import ViewColumn, View, views
+from telemetry.features.catalog import View, ViewColumn, views
 from telemetry.features.compute import endpoint_features, pair_features
 
 __all__ = ["View", "ViewColumn", "endpoint_features", "pair_features", "views"]

@@ -101,7 +101,9 @@ def _read(path: Path) -> View:
             depends_on=tuple(name for name in about["depends_on"] if name != BASE),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise SettingsError(f"sql/{path.parent.name}/about.yaml: {error} is missing or wrong.") from None
+        raise SettingsError(
+            f"sql/{path.parent.name}/about.yaml: {error} is missing or wrong."
+        ) from None
 
 
 def _equal(name: str, folder: str) -> str:

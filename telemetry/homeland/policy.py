@@ -26,7 +26,7 @@ from telemetry.homeland.classes import (
 )
 from telemetry.homeland.ranges import Ranges, read
 from telemetry.homeland.special import SPECIALS
-from telemetry.homeland.tables import Paint, Steps, Tables
+from telemetry.homeland.tables import Arrays, Paint, Steps, Tables
 from telemetry.settings import ASSETS
 
 DATA = ASSETS / "data" / "homeland"
@@ -103,16 +103,21 @@ class Homeland:
     """Which addresses are domestic.
 
     Attributes:
-        tables: For kernels; see `class_of`.
+        arrays: The compiled tables.
         policy_sha256: SHA-256 of the country and the sorted prefixes.
         table_sha256: SHA-256 over the data: country tables and special-purpose table.
         rules: The same knowledge, uncompiled.
     """
 
-    tables: Tables = field(repr=False)
+    arrays: Arrays = field(repr=False)
     policy_sha256: str
     table_sha256: str
     rules: Rules = field(repr=False)
+
+    @property
+    def tables(self) -> Tables:
+        """What kernels look into, see `class_of`; valid as long as this object lives."""
+        return self.arrays.tables()
 
     def classify(
         self, hi: npt.NDArray[np.uint64], lo: npt.NDArray[np.uint64]
@@ -188,7 +193,7 @@ def load(country: str | None, prefixes: Sequence[str] = (), data: Path = DATA) -
     spans = tuple(sorted({_span(network) for network in networks}))
     rules = Rules(spans, code, world, home)
     return Homeland(
-        tables=_compiled(rules),
+        arrays=_compiled(rules),
         policy_sha256=_policy_sha256(code, spans),
         table_sha256=_table_sha256([world, *([home] if home else [])]),
         rules=rules,
@@ -212,7 +217,7 @@ def _network(text: str, nth: int) -> ipaddress.IPv4Network | ipaddress.IPv6Netwo
         ) from None
 
 
-def _compiled(rules: Rules) -> Tables:
+def _compiled(rules: Rules) -> Arrays:
     specials = [Paint(*span, mark) for span, mark in reversed(_specials())]
     homes = [Paint(*span, DOMESTIC) for span in rules.prefixes]
     # Under ::ffff:0:0/96 the kernel goes to the IPv4 table itself, so its mark must not cover it.

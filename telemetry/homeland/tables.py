@@ -20,6 +20,7 @@ from numba import njit
 from telemetry.homeland.address import MAPPED
 from telemetry.homeland.classes import INSIDE_6TO4, INSIDE_LOW, INSIDE_TEREDO
 from telemetry.homeland.ranges import Family
+from telemetry.loads import get, le32, u8
 
 U8 = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
@@ -27,6 +28,7 @@ U64 = npt.NDArray[np.uint64]
 
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
+_TWO = np.uint64(2)
 _16 = np.uint64(16)
 _32 = np.uint64(32)
 _LOW_32 = np.uint64(0xFFFFFFFF)
@@ -42,8 +44,8 @@ _CLEAR: Final = 255
 """In an overlay: what lies below shows through."""
 
 
-class Tables(NamedTuple):
-    """Arrays for the kernels; k4 and k6 are the numbers of boundaries.
+class Arrays(NamedTuple):
+    """The compiled tables; k4 and k6 are the numbers of boundaries.
 
     Attributes:
         v4_index: Boundary in force where each /16 begins, shape (65537,).
@@ -63,10 +65,30 @@ class Tables(NamedTuple):
     v6_lo: U64
     v6_class: U8
 
+    def tables(self) -> Tables:
+        """Returns where the arrays lie, for kernels; valid as long as this object lives."""
+        return Tables(*(np.uint64(array.ctypes.data) for array in self))
 
-# The kernels hand on `tables` whole and are inlined by LLVM only. Handing on its arrays one by
-# one, or inline="always", makes numba count a reference to each array, atomically, at every
-# look-up: 20 instead of 350 million a second. A test holds that no reference is counted.
+
+class Tables(NamedTuple):
+    """Memory addresses of `Arrays`, in the same order.
+
+    Kernels are given addresses because arrays handed from one to the next cost numba
+    reference counts, and a call seven words for each array.
+    """
+
+    v4_index: np.uint64
+    v4_start: np.uint64
+    v4_class: np.uint64
+    v6_index: np.uint64
+    v6_hi: np.uint64
+    v6_lo: np.uint64
+    v6_class: np.uint64
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _u32_at(array, index):  # type: ignore[no-untyped-def]
+    return np.uint64(le32(array + (index << _TWO)))
 
 
 @njit(cache=True, nogil=True)
@@ -76,7 +98,7 @@ def class_of(tables: Tables, hi: np.uint64, lo: np.uint64) -> np.uint8:
     For use inside other kernels: no allocation, no exception.
 
     Args:
-        tables: The compiled tables.
+        tables: Addresses of the compiled tables.
         hi: Upper 64 bits; 0 for IPv4.
         lo: Lower 64 bits; IPv4 stands as ::ffff:a.b.c.d.
     """
@@ -95,27 +117,27 @@ def class_of(tables: Tables, hi: np.uint64, lo: np.uint64) -> np.uint8:
 @njit(cache=True, nogil=True)
 def _class_of_v4(tables: Tables, address: np.uint64) -> np.uint8:
     slot = address >> _16
-    at = np.uint64(tables.v4_index[slot])
-    left = np.uint64(tables.v4_index[slot + _ONE]) - at + _ONE
+    at = _u32_at(tables.v4_index, slot)
+    left = _u32_at(tables.v4_index, slot + _ONE) - at + _ONE
     while left > _ONE:  # halves what is left without a jump that depends on the address
         half = left >> _ONE
-        at += half if np.uint64(tables.v4_start[at + half]) <= address else _ZERO
+        at += half if _u32_at(tables.v4_start, at + half) <= address else _ZERO
         left -= half
-    return np.uint8(tables.v4_class[at])
+    return np.uint8(u8(tables.v4_class + at))
 
 
 @njit(cache=True, nogil=True)
 def _class_of_v6(tables: Tables, hi: np.uint64, lo: np.uint64) -> np.uint8:
     slot = _slot_of_v6(hi)
-    at = np.uint64(tables.v6_index[slot])
-    left = np.uint64(tables.v6_index[slot + _ONE]) - at + _ONE
+    at = _u32_at(tables.v6_index, slot)
+    left = _u32_at(tables.v6_index, slot + _ONE) - at + _ONE
     while left > _ONE:
         half = left >> _ONE
-        at += half if tables.v6_hi[at + half] <= hi else _ZERO
+        at += half if get(tables.v6_hi, np.int64(at + half)) <= hi else _ZERO
         left -= half
-    while tables.v6_hi[at] == hi and tables.v6_lo[at] > lo:
+    while get(tables.v6_hi, np.int64(at)) == hi and get(tables.v6_lo, np.int64(at)) > lo:
         at -= _ONE  # few boundaries are finer than /64
-    return np.uint8(tables.v6_class[at])
+    return np.uint8(u8(tables.v6_class + at))
 
 
 @njit(cache=True, nogil=True)
@@ -186,7 +208,7 @@ class Paint(NamedTuple):
 
 def compile_tables(
     v4: Steps, v4_paints: Iterable[Paint], v6: Steps, v6_paints: Iterable[Paint]
-) -> Tables:
+) -> Arrays:
     """Makes the tables.
 
     Args:
@@ -198,7 +220,7 @@ def compile_tables(
     v4_start, v4_rest, v4_class = _painted(v4, _clip(_coat(v4_paints), MAPPED, 32), 0)
     v6_hi, v6_lo, v6_class = _painted(v6, _coat(v6_paints), 64)
     slots = (np.arange(int(_V6_SLOTS) + 1, dtype=np.uint64) << _V6_SHIFT) + _V6_FIRST
-    return Tables(
+    return Arrays(
         v4_index=_index(v4_start, v4_rest, np.arange(65536, dtype=np.uint64) << _16),
         v4_start=v4_start.astype(np.uint32),
         v4_class=v4_class,

@@ -75,6 +75,22 @@ def merge_segments(table: pa.Table) -> pa.Table:
     return _merge(table, _code_keys(table), None)[0] if len(table) else table
 
 
+def check_times(table: pa.Table) -> None:
+    """Refuses times that have no date, as broken clocks give them.
+
+    Raises:
+        SourceError: A record begins outside the years 1 to 9999.
+    """
+    bounds = pc.min_max(table["first_seen"].cast(pa.int64())).as_py()
+    try:
+        for bound in bounds.values():
+            _date((bound or 0) // DAY_US)
+    except (ValueError, OverflowError):
+        raise SourceError(
+            "A record's time lies outside the years 1 to 9999; check the clock of the source."
+        ) from None
+
+
 def merge_by_partition(table: pa.Table, buckets: int) -> Iterator[tuple[Partition, pa.Table]]:
     """Merges segments and parts the records by day and bucket.
 
@@ -84,9 +100,6 @@ def merge_by_partition(table: pa.Table, buckets: int) -> Iterator[tuple[Partitio
 
     Yields:
         Each partition with its merged records, in the order of days and buckets.
-
-    Raises:
-        SourceError: A time lies outside the years 1 to 9999.
     """
     if not len(table):
         return
@@ -129,12 +142,7 @@ _CRC = _crc_table()
 
 
 def _date(day: int) -> date:
-    try:
-        return date.fromordinal(day + date(1970, 1, 1).toordinal())
-    except (ValueError, OverflowError):
-        raise SourceError(
-            "A record's time lies outside the years 1 to 9999; check the clock of the source."
-        ) from None
+    return date.fromordinal(day + date(1970, 1, 1).toordinal())
 
 
 def _whole(table: pa.Table) -> pa.Table:

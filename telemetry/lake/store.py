@@ -82,7 +82,10 @@ class SourceBatch:
             SourceError: A time lies outside the years 1 to 9999.
             LakeError: The disk is full or the lake cannot be written.
         """
+        from telemetry.lake.merge import check_times  # numba: only where it is needed
+
         table = _closed(table, Layer.RECORD)
+        check_times(table)  # now: later it would take the whole batch down
         self.rows += len(table)
         self._hold([table] if len(table) else [])
 

@@ -133,7 +133,8 @@ class FileTable:
             raise LakeError(f"There is no lake at {root}; check --lake, or ingest sources first.")
         if writer:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, FILE_MODE))
-        mode = "rw" if writer else "ro"
+        # SQLite reads a table in WAL mode from a read-only folder only as immutable.
+        mode = "rw" if writer else "ro" if os.access(root, os.W_OK) else "ro&immutable=1"
         self._sql = sqlite3.connect(
             f"{path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=30
         )

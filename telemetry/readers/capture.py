@@ -18,7 +18,7 @@ from numba import njit
 from telemetry.homeland import Border
 from telemetry.raw import I64, RawBatch
 from telemetry.readers.decode import TIME, decode
-from telemetry.readers.loads import put
+from telemetry.loads import put
 from telemetry.readers.meter import (
     BATCH,
     FlowTable,
@@ -36,6 +36,8 @@ LONGEST = 1 << 26
 """Bytes of the longest packet record or block that is believed; a longer one is corruption."""
 LAST_TIME = 253_402_300_800 * 1_000_000
 """The year 10000, in microseconds since 1970."""
+CORRUPT_FROM_HERE = "the capture is corrupt from some point on; the part before it was read"
+CUT_SHORT = "the capture ends inside a packet; the packets before it were read"
 
 _BUFFER = 1 << 23
 _KEPT = int(Reason.KEPT)
@@ -159,14 +161,14 @@ def read_frames(
         if status == TABLE_FULL:
             yield table.drain()
         elif status == CORRUPT:
-            tally.damage = "the capture is corrupt from some point on; the part before it was read"
+            tally.damage = CORRUPT_FROM_HERE
             break
         elif status == NEED_BYTES:
             if at_end:
                 break
             buffer, start, end, at_end = _refill(stream, buffer, start, end)
     if start < end and tally.damage is None:
-        tally.damage = "the capture ends inside a packet; the packets before it were read"
+        tally.damage = CUT_SHORT
     _count(counts, tally)
     if len(table):
         yield table.drain()

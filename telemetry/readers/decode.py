@@ -35,7 +35,7 @@ from telemetry.homeland import DOMESTIC, FOREIGN, SPECIAL
 from telemetry.homeland.border import verdict
 from telemetry.homeland.tables import class_of
 from telemetry.raw import TUNNELS
-from telemetry.readers.loads import be16, be32, be64, put, u8
+from telemetry.loads import be16, be32, be64, put, u8
 from telemetry.reasons import Reason
 
 LINK_NAMES = {
@@ -275,9 +275,13 @@ def _ip6_header(base, offset, captured, wire):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _mix(h, word):
-    h = (h ^ word) * U64(0x9E3779B97F4A7C15)
-    return h ^ (h >> U64(32))
+def _hash(seed, s_hi, s_lo, d_hi, d_lo, key):
+    """Mixes a key; the products do not wait for each other. The constants are odd and random."""
+    h = (s_lo ^ seed) * U64(0x9E3779B97F4A7C15) + (d_lo + seed) * U64(0xC2B2AE3D27D4EB4F)
+    h ^= (key ^ seed) * U64(0x165667B19E3779F9)
+    h += s_hi * U64(0xD6E8FEB86659FD93) + d_hi * U64(0xA0761D6478BD642F)
+    h = (h ^ (h >> U64(32))) * U64(0xE7037ED1A0B428DB)
+    return h ^ (h >> U64(29))
 
 
 @njit(cache=True, nogil=True)
@@ -394,8 +398,7 @@ def decode(base, captured, wire, link, tables, allowed, seed, packet):
     put(packet, P_HI, d_hi)
     put(packet, P_LO, d_lo)
     put(packet, KEY, key)
-    h = _mix(_mix(_mix(_mix(_mix(seed, s_lo), d_lo), key), s_hi), d_hi)
-    put(packet, HASH, h)
+    put(packet, HASH, _hash(seed, s_hi, s_lo, d_hi, d_lo, key))
     put(packet, SIDE, U64(1 if swap else 0))
     put(packet, FLAGS, U64(flags))
     put(packet, HEADERS, U64(headers))

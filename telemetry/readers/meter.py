@@ -35,7 +35,7 @@ from telemetry.readers.decode import (
     TIME,
     WORDS,
 )
-from telemetry.readers.loads import get, prefetch, put
+from telemetry.loads import get, prefetch, put
 
 BATCH = 64
 """Packets decoded before the first of them is metered."""
@@ -52,6 +52,7 @@ _CHAIN = 13  # 1 + index of the newest finished burst; 0 for none
 _HEADERS = 14
 _SIZES = 15  # 16 bits each: endpoint smallest, largest, peer smallest, largest
 ROW = 16
+_BURSTS_A_ROW = 4  # room for finished bursts; most rows have none, slow long ones many
 
 _u = np.uint64
 _LOW = _u(0xFFFFFFFF)
@@ -77,7 +78,8 @@ class Flows(NamedTuple):
         rows: Segments, ROW words each.
         bursts: Finished bursts, two words each: first | last << 32, and 1 + index of the
             burst before it in the same row and side.
-        capacity: Number of rows, and of bursts.
+        capacity: Number of rows.
+        burst_capacity: Number of bursts.
         used: Two words: rows and bursts in use.
         batch: BATCH decoded packets of WORDS words.
         seed: Of the hash.
@@ -88,6 +90,7 @@ class Flows(NamedTuple):
     rows: np.uint64
     bursts: np.uint64
     capacity: np.uint64
+    burst_capacity: np.uint64
     used: np.uint64
     batch: np.uint64
     seed: np.uint64
@@ -108,7 +111,7 @@ class FlowTable:
         """
         self._slots = np.zeros(4 * capacity, np.uint64)
         self._rows = np.empty((capacity, ROW), np.uint64)
-        self._bursts = np.empty((capacity, 2), np.uint64)
+        self._bursts = np.empty((_BURSTS_A_ROW * capacity, 2), np.uint64)
         self._used = np.zeros(2, np.uint64)
         self._batch = np.zeros((BATCH, WORDS), np.uint64)
         self.flows = Flows(
@@ -117,6 +120,7 @@ class FlowTable:
             rows=_address(self._rows),
             bursts=_address(self._bursts),
             capacity=np.uint64(capacity),
+            burst_capacity=np.uint64(len(self._bursts)),
             used=_address(self._used),
             batch=_address(self._batch),
             seed=np.uint64(secrets.randbits(64)),
@@ -152,14 +156,11 @@ class FlowTable:
 
     def _side_bursts(self, side: int) -> Bursts | None:
         rows = self._rows[: len(self)]
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        none = np.empty(0, np.int64)
-        n = _collect_bursts(rows, self._bursts, side, offsets, none, none)
-        if n == 0:
-            return None
-        starts, ends = np.empty(n, np.int64), np.empty(n, np.int64)
-        _collect_bursts(rows, self._bursts, side, offsets, starts, ends)
-        return Bursts(*coalesce(offsets, starts, ends))
+        most = int(self._used[1]) + len(rows)  # all finished ones, and the last of each row
+        offsets = np.empty(len(rows) + 1, np.int64)
+        starts, ends = np.empty(most, np.int64), np.empty(most, np.int64)
+        n = _collect_bursts(rows, self._bursts, side, offsets, starts, ends)
+        return Bursts(*coalesce(offsets, starts[:n], ends[:n])) if n else None
 
 
 def _address(array: U64) -> np.uint64:
@@ -171,7 +172,7 @@ def has_room(flows):
     """Returns whether a whole batch fits, come what may."""
     batch = _u(2 * BATCH)
     return get(flows.used, 0) + batch <= flows.capacity and (
-        get(flows.used, 1) + batch <= flows.capacity
+        get(flows.used, 1) + batch <= flows.burst_capacity
     )
 
 
@@ -329,27 +330,30 @@ def _collect_bursts(rows, bursts, side, offsets, starts, ends):
     """Lays out the bursts of one side row by row; rows with a single one get none.
 
     Returns:
-        The number of bursts; with empty `starts` they are only counted.
+        The number of bursts.
     """
     n = 0
     shift = _u(32 * side)
-    write = starts.shape[0] > 0
     for row in range(rows.shape[0]):
         offsets[row] = n
         chain = np.int64((rows[row, _CHAIN] >> shift) & _LOW)
         if chain == 0:
             continue
         base = np.int64((rows[row, _BIN] & _LOW) * _CUT)
-        burst = rows[row, _BURST + side]
-        while True:
-            if write:
-                starts[n] = base + np.int64(burst & _LOW)
-                ends[n] = base + np.int64(burst >> _W32)
-            n += 1
-            if chain == 0:
-                break
-            burst = bursts[chain - 1, 0]
+        starts[n] = base + np.int64(rows[row, _BURST + side] & _LOW)
+        ends[n] = base + np.int64(rows[row, _BURST + side] >> _W32)
+        n += 1
+        while chain:
+            starts[n] = base + np.int64(bursts[chain - 1, 0] & _LOW)
+            ends[n] = base + np.int64(bursts[chain - 1, 0] >> _W32)
             chain = np.int64(bursts[chain - 1, 1])
+            n += 1
+        # The chain runs from the newest to the oldest; in time order there is nothing to sort.
+        low, high = offsets[row], n - 1
+        while low < high:
+            starts[low], starts[high] = starts[high], starts[low]
+            ends[low], ends[high] = ends[high], ends[low]
+            low, high = low + 1, high - 1
     offsets[rows.shape[0]] = n
     return n
 

@@ -27,7 +27,7 @@ from telemetry.readers.capture import (
     read_frames,
 )
 from telemetry.readers.decode import LINK_NAMES
-from telemetry.readers.loads import be32, le32
+from telemetry.loads import be32, le32
 from telemetry.readers.meter import BATCH, has_room
 from telemetry.readers.source import Source
 from telemetry.records import Tally

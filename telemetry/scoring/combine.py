@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from telemetry.records import Reason, Role, ScoredEndpoint
-from telemetry.scoring.contract import Columns, Detector, Evidence, Floats, columns_of
+from telemetry.scoring.contract import Columns, Evidence, Floats, columns_of
 from telemetry.scoring.detectors import DETECTORS
 
 ROLES: tuple[Role, ...] = tuple(dict.fromkeys(d.role for d in DETECTORS))
@@ -50,22 +50,22 @@ def score(features: pa.Table, threshold: float) -> list[ScoredEndpoint]:
     best = np.argmax(roles, axis=0)
     scores = np.round(roles[best, np.arange(len(best))], DIGITS)
     addresses = columns["endpoint_ip"].astype(str)
-    order = np.lexsort((addresses, -scores))
+    order = np.lexsort((addresses, -scores)).tolist()
     first, last = _times(features["first_seen"]), _times(features["last_seen"])
-    records = columns["records"].astype(np.int64)
+    records = columns["records"].astype(np.int64).tolist()
     return [
         ScoredEndpoint(
             endpoint=str(addresses[i]),
-            score=float(scores[i]),
-            role=ROLES[best[i]] if scores[i] > 0 else "unknown",
-            listed=bool(scores[i] >= threshold),
-            confidence=int(np.rint(100 * scores[i])),
-            reasons=_reasons(int(i), ROLES[best[i]], float(scores[i]), evidence, doubts),
+            score=value,
+            role=ROLES[best[i]] if value > 0 else "unknown",
+            listed=value >= threshold,
+            confidence=round(100 * value),
+            reasons=_reasons(i, ROLES[best[i]], value, evidence, doubts[:, i]),
             first_seen=first[i],
             last_seen=last[i],
-            records=int(records[i]),
+            records=records[i],
         )
-        for i in order.tolist()
+        for i, value in zip(order, scores[order].tolist(), strict=True)
     ]
 
 
@@ -99,24 +99,23 @@ def _role_scores(doubts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _reasons(
-    i: int, role: Role, score: float, evidence: list[Evidence], doubts: npt.NDArray[np.float64]
+    i: int, role: Role, score: float, evidence: list[Evidence], doubts: Floats
 ) -> list[Reason]:
     """Returns the role's evidence on one endpoint, strongest first.
 
     A reason's contribution is its share of the role's score; they add up to it.
     """
-    found: list[tuple[float, Detector, Evidence]] = [
-        (float(doubts[k, i]), detector, evidence[k])
-        for k, detector in enumerate(DETECTORS)
-        if detector.role == role and doubts[k, i] > 0
+    found = [
+        (doubt, DETECTORS[k].name, evidence[k])
+        for k, doubt in enumerate(doubts.tolist())
+        if doubt > 0 and DETECTORS[k].role == role
     ]
     total = sum(doubt for doubt, _, _ in found)
-    shares = [(score * doubt / total, d, e) for doubt, d, e in found] if total else []
-    shares.sort(key=lambda item: (-item[0], item[1].name))
+    found.sort(key=lambda item: (-item[0], item[1]))
     return [
-        Reason(d.name, e.sentence(i), round(share, DIGITS))
-        for share, d, e in shares
-        if share >= LEAST
+        Reason(name, one.sentence(i), round(score * doubt / total, DIGITS))
+        for doubt, name, one in found
+        if score * doubt / total >= LEAST
     ]
 
 

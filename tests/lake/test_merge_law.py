@@ -14,7 +14,7 @@ from lake_segments import NOON, SIDES, Packet, Row, in_order, key, merged, meter
 from telemetry.columns import BURST_US, CUT_US, IDLE_US, Layer, schema
 from telemetry.errors import SourceError
 from telemetry.lake.files import encode_records, read_records
-from telemetry.lake.merge import bucket_of, merge_by_partition, merge_segments
+from telemetry.lake.merge import bucket_of, check_times, merge_by_partition, merge_segments
 
 # Steps that meet each limit exactly, a little before it and a little after it.
 STEPS = [
@@ -136,7 +136,9 @@ def test_values_of_other_rows_do_not_ride_along() -> None:
     assert one["peer_pid"].chunk(0).dictionary.to_pylist() == ["host0"]
 
 
-def test_a_time_no_calendar_holds_is_refused() -> None:
-    row = meter([Packet(0, "peer", 400_000_000_000_000_000, 60, 2)])
+@pytest.mark.parametrize("time", [400_000_000_000_000_000, -100_000_000_000_000_000])
+def test_a_time_no_calendar_holds_is_refused(time: int) -> None:
+    check_times(table(meter([Packet(0, "peer", NOON, 60, 2)])))
+    check_times(table([]))
     with pytest.raises(SourceError, match="clock"):
-        list(merge_by_partition(table(row), 4))
+        check_times(table(meter([Packet(0, "peer", time, 60, 2)])))

@@ -42,13 +42,16 @@ def test_query_gives_what_the_case_expects(case: Path) -> None:
         assert found == {name: _close(value) for name, value in wanted.items()}
 
 
-def answer(name: str, given: list[dict[str, Any]], expected: dict[str, Any]) -> list[dict[str, Any]]:
+def answer(
+    name: str, given: list[dict[str, Any]], expected: dict[str, Any]
+) -> list[dict[str, Any]]:
     """Runs a query and all it rests on; returns the rows asked for."""
     with connect(given) as connection:
         for view in needed_for(name):
             connection.execute(f"CREATE VIEW {view.name} AS {view.sql}")
+        where, order = expected.get("where", "true"), expected["order"]
         table = connection.sql(
-            f"SELECT * FROM {name} WHERE {expected.get('where', 'true')} ORDER BY {expected['order']}"
+            f"SELECT * FROM {name} WHERE {where} ORDER BY {order}"
         ).to_arrow_table()
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows

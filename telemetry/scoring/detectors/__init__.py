@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from telemetry.scoring.contract import Detector
-from telemetry.scoring.detectors import company, flood, guessing, knock, retries, rhythm, scan, session
+from telemetry.scoring.detectors import (
+    company,
+    flood,
+    guessing,
+    knock,
+    retries,
+    rhythm,
+    scan,
+    session,
+)
 
 DETECTORS: tuple[Detector, ...] = (
     rhythm.DETECTOR,

@@ -1,22 +1,35 @@
-"""What makes a command and control rhythm more credible, though it proves nothing alone.
+"""What makes command and control more credible, though it lists nobody alone.
 
-Sizes that repeat, a port that nobody else uses, the default port of a remote-access tool,
+Sizes that repeat, a port of no common service, the default port of a remote-access tool,
 and few inside hosts that have to do with the endpoint.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from telemetry.scoring.contract import Columns, Detector, Evidence, count, one_of, ramp
+import numpy as np
+import numpy.typing as npt
+
+from telemetry.scoring.contract import (
+    Columns,
+    Detector,
+    Evidence,
+    Floats,
+    count,
+    one_of,
+    ramp,
+    steps,
+)
+from telemetry.scoring.detectors.rhythm import popularity
 
 
 def _sizes(f: Columns) -> Evidence:
     sent, got = f["rhythm_peer_dispersion"], f["rhythm_endpoint_dispersion"]
     # A MAD of a tenth of the median is what padding and changing host names leave.
-    alike = (1 - ramp(np.nan_to_num(sent, nan=1.0), 0.05, 0.5)) * 0.6
-    alike = alike + (1 - ramp(np.nan_to_num(got, nan=1.0), 0.05, 0.5)) * 0.4
-    sub = np.where((f["rhythm_answered"] >= 4) & (f["rhythm_regularity"] > 0), alike, 0.0)
+    alike = 1 - 0.6 * ramp(sent, 0.05, 0.5) - 0.4 * ramp(got, 0.05, 0.5)
+    enough = (f["rhythm_answered"] >= 4) & (f["rhythm_regularity"] > 0)
+    sub = np.where(enough & ~np.isnan(sent + got), alike, 0.0)
 
     def sentence(i: int) -> str:
         return (
@@ -31,12 +44,23 @@ def _sizes(f: Columns) -> Evidence:
 def _odd_port(f: Columns) -> Evidence:
     rhythmic = f["rhythm_regularity"] >= 0.3
     retried = ~rhythmic & (f["retry_failed_seconds"] > 8)
-    kind = np.where(rhythmic, f["rhythm_kind"], np.where(retried, f["retry_kind"], f["talk_kind"]))
-    port = np.where(rhythmic, f["rhythm_port"], np.where(retried, f["retry_port"], f["talk_port"]))
-    sub = np.where(one_of(kind, "other", "rat"), 1.0, 0.0)
+
+    def picked(name: str) -> npt.NDArray[Any]:
+        return np.where(
+            rhythmic, f[f"rhythm_{name}"], np.where(retried, f[f"retry_{name}"], f[f"talk_{name}"])
+        )
+
+    odd = one_of(picked("kind"), "other", "rat") & (picked("protocol") == 6)
+    called = np.where(rhythmic, f["rhythm_opened_by_endpoint"], f["talk_opened_by_endpoint"]) == 0
+    answered = (f["talk_peer_bytes"] > 0) & (f["talk_endpoint_bytes"] > 0)
+    sub = np.where(odd & called & (rhythmic | retried | answered), 1.0, 0.0)
+    # Who sends more than it gets is no customer.
+    upload = f["talk_peer_bytes"] / np.maximum(f["talk_peer_bytes"] + f["talk_endpoint_bytes"], 1)
+    sub = sub * (0.6 + 0.4 * ramp(upload, 0.3, 0.5)) * popularity(f) * _of_a_quiet_host(f)
+    port = picked("port")
 
     def sentence(i: int) -> str:
-        return f"port {port[i]:.0f} belongs to no common service"
+        return f"an inside host calls port {port[i]:.0f}, which belongs to no common service"
 
     return Evidence(sub, sentence)
 
@@ -44,12 +68,19 @@ def _odd_port(f: Columns) -> Evidence:
 def _tool_port(f: Columns) -> Evidence:
     called = one_of(f["talk_kind"], "rat") & (f["talk_opened_by_endpoint"] == 0)
     sub = np.where(called & (f["talk_protocol"] == 6), 1.0, 0.0)
-    sub = sub * ramp(f["talk_peer_bytes"], 0, 200)
+    sub = sub * ramp(f["talk_peer_bytes"], 0, 200) * _of_a_quiet_host(f)
 
     def sentence(i: int) -> str:
         return f"port {f['talk_port'][i]:.0f} is the default of a remote-access tool"
 
     return Evidence(sub, sentence)
+
+
+def _of_a_quiet_host(f: Columns) -> Floats:
+    """Returns less than 1 where the inside host scans or runs peer-to-peer software."""
+    scans = steps(f["retry_host_failed_endpoints"], {20: 0.0, 200: 1.0})
+    shares = ramp(f["talk_host_unusual_endpoints"], 8, 40)
+    return (1 - 0.8 * scans) * (1 - 0.6 * shares)
 
 
 def _few_hosts(f: Columns) -> Evidence:
@@ -73,6 +104,6 @@ def _few_hosts(f: Columns) -> Evidence:
 
 
 SIZES = Detector("sizes", "c2", 0.25, _sizes, supports=True)
-ODD_PORT = Detector("odd_port", "c2", 0.22, _odd_port, supports=True)
+ODD_PORT = Detector("odd_port", "c2", 0.25, _odd_port)
 TOOL_PORT = Detector("tool_port", "c2", 0.42, _tool_port)
-FEW_HOSTS = Detector("few_hosts", "c2", 0.12, _few_hosts, supports=True)
+FEW_HOSTS = Detector("few_hosts", "c2", 0.10, _few_hosts, supports=True)

@@ -10,8 +10,8 @@ from telemetry.scoring.contract import Columns, Detector, Evidence, count, ramp,
 def _evaluate(f: Columns) -> Evidence:
     sessions = f["login_sessions"]
     # fail2ban bans after five failures by default; ten sessions from abroad that all end
-    # alike are no slip of the keyboard. Nemea's detectors ask for thirty.
-    sub = steps(sessions, {4: 0.0, 6: 0.45, 10: 0.72, 30: 0.92, 100: 1.0})
+    # alike are no slip of the keyboard. Nemea's detectors ask for thirty of the last fifty.
+    sub = steps(sessions, {4: 0.0, 6: 0.5, 8: 0.65, 10: 0.74, 30: 0.92, 100: 1.0})
     # OpenSSH gives 120 s to log in; who works there stays longer.
     sub = sub * (1 - 0.6 * ramp(f["login_duration_s"], 150, 900))
     # Failed log-ins resemble each other; real sessions do not.

@@ -23,7 +23,9 @@ from telemetry.scoring.contract import (
 def _evaluate(f: Columns) -> Evidence:
     tries = f["retry_failed_seconds"]
     sub = steps(tries, {8: 0.0, 12: 0.4, 40: 0.85, 100: 1.0})
-    sub = sub * ramp(f["retry_failed"] / np.maximum(f["retry_failed"] + f["retry_answered"], 1), 0.2, 0.6)
+    sub = sub * ramp(
+        f["retry_failed"] / np.maximum(f["retry_failed"] + f["retry_answered"], 1), 0.2, 0.6
+    )
     sub[f["retry_protocol"] != 6] = 0.0
     kind = f["retry_kind"]
     sub[one_of(kind, "web", "talk")] *= 0.6

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from telemetry.scoring.contract import Columns, Detector, Evidence, Floats, one_of, ramp, span, steps
+from telemetry.scoring.contract import (
+    Columns,
+    Detector,
+    Evidence,
+    Floats,
+    one_of,
+    ramp,
+    span,
+    steps,
+)
 
 
 def _evaluate(f: Columns) -> Evidence:

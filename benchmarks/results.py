@@ -1,0 +1,156 @@
+"""The table on the terminal and in RESULTS.md."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+from benchmarks.contenders import MISSING, PEER, Contender
+from benchmarks.measure import CORE, Conditions
+
+HEAD = ("", "a second", "wall s", "CPU s", "x nfpcapd (wall)", "x nfpcapd (CPU)", "peak MB")
+_PACKAGES = ("numba", "numpy", "polars", "pyarrow", "duckdb", "dpkt")
+
+
+def rows(found: Sequence[Contender]) -> list[tuple[str, ...]]:
+    """Returns the table: medians of the rounds, ratios taken within each round."""
+    peer = next((c for c in found if c.name == PEER), None)
+    return [
+        (
+            contender.name,
+            _rate(contender.items / median(r.wall for r in contender.rounds), contender.unit),
+            f"{median(r.wall for r in contender.rounds):.2f}",
+            f"{median(r.cpu for r in contender.rounds):.2f}",
+            _ratio(contender, peer, "wall"),
+            _ratio(contender, peer, "cpu"),
+            f"{max(r.memory for r in contender.rounds) / 1e6:,.0f}",
+        )
+        for contender in found
+    ]
+
+
+def _rate(value: float, unit: str) -> str:
+    text = f"{value / 1e6:.2f} M" if value >= 1e5 else f"{value / 1e3:.1f} k"
+    return f"{text} {unit}"
+
+
+def _ratio(contender: Contender, peer: Contender | None, clock: str) -> str:
+    """How many times as many packets in the same time; measured in the same round."""
+    if peer is None or contender.unit != peer.unit:
+        return ""
+    pairs = zip(contender.rounds, peer.rounds, strict=True)
+    ratios = [getattr(theirs, clock) / getattr(ours, clock) for ours, theirs in pairs]
+    return f"{median(ratios) * contender.items / peer.items:.2f}"
+
+
+def as_text(table: Sequence[tuple[str, ...]]) -> str:
+    """Returns the table for a terminal."""
+    widths = [max(len(row[i]) for row in (HEAD, *table)) for i in range(len(HEAD))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (HEAD, *table)
+    )
+
+
+def _as_markdown(table: Sequence[tuple[str, ...]]) -> str:
+    ruler = ("---", *("---:",) * (len(HEAD) - 1))
+    return "\n".join("| " + " | ".join(row) + " |" for row in (HEAD, ruler, *table))
+
+
+def notes(found: Sequence[Contender], packets: int) -> list[str]:
+    """Returns what a reader of the table must know."""
+    said = [
+        "Everything ran on one and the same core, one after the other, in alternation; the rate "
+        "is the median of the rounds, a ratio the median of those within one round. The capture "
+        "was in the page cache.",
+        "Kernel: finding, decoding, gating and metering packets that lie in memory; taking the "
+        "table apart is not in it, and its peak memory holds the whole capture. Reader: from the "
+        "file to raw batches. Both are timed inside a warm process.",
+        "sekisho ingest: the process from start to end, compiled code cached; hash of the "
+        "source, gate, pseudonyms, ledger, Parquet synced and committed, catalog built. It keeps "
+        "no domestic-domestic traffic; nfpcapd keeps all of it.",
+        "dpkt: Python's usual packet library with a dictionary of five-tuples, on a slice; its "
+        "ratio is of the rate.",
+    ]
+    if not any(c.name == PEER for c in found):
+        return [*said, MISSING + "."]
+    totals = next(c for c in found if c.name == PEER).rounds[0].totals
+    return [
+        *said,
+        f"Totals agree: {packets:,} packets read by each; {totals['kept']:,} packets and "
+        f"{totals['kept_bytes']:,} IP bytes not between two domestic hosts, in the kernel's rows, "
+        "in the committed lake, and in nfpcapd's files through a filter on the prefixes that the "
+        "generator uses. Flow counts are not compared: timeouts differ.",
+    ]
+
+
+def machine() -> str:
+    """Returns the machine and the versions, in one line each."""
+    model = "unknown processor"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    return (
+        f"{os.cpu_count()} x {model}, {memory:.0f} GB, Linux {platform.release().partition('-')[0]}; core {CORE}\n"
+        f"sekisho {version('sekisho')}, Python {platform.python_version()}, {packages}"
+        f"{_nfpcapd_version()}"
+    )
+
+
+def _nfpcapd_version() -> str:
+    try:
+        said = subprocess.run(["nfpcapd", "-V"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return ", " + said.stdout.strip().replace(": Version:", "")
+
+
+def conditions_text(conditions: Conditions) -> str:
+    """Returns how quiet the machine was, in one sentence."""
+    before, after = conditions.load
+    return (
+        f"Load average {before:.1f} before and {after:.1f} after; other processes and the host "
+        f"took {conditions.others:.0%} of the core meanwhile."
+    )
+
+
+def write(
+    path: Path,
+    found: Sequence[Contender],
+    packets: int,
+    size: int,
+    conditions: Conditions,
+) -> None:
+    """Writes RESULTS.md.
+
+    Args:
+        path: File to write.
+        found: What was measured.
+        packets: In the capture.
+        size: Of the capture, in bytes.
+        conditions: How quiet the machine was.
+    """
+    rounds = len(found[0].rounds)
+    text = [
+        "# Speed, beside the tools of the field",
+        f"Made by `make bench` on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. Capture: {packets:,} "
+        f"packets, {packets * 6 // 100:,} heavy-tailed flows, 10 % IPv6, snap length 96, "
+        f"{size / 1e6:,.0f} MB. Rounds: {rounds}.",
+        "\n".join(f"- {line}" for line in machine().splitlines())
+        + f"\n- {conditions_text(conditions)}",
+        _as_markdown(rows(found)),
+        "\n".join(f"- {note}" for note in notes(found, packets)),
+    ]
+    path.write_text("\n\n".join(text) + "\n")

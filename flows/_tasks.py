@@ -1,0 +1,67 @@
+"""The steps of a run as Prefect tasks: few, coarse, without results of their own in Prefect.
+
+A step that did half its work is repeated without harm: the lake takes a source once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from flows._job import Job, StepFailed, logger, sealed
+from telemetry import pipeline
+from telemetry.records import IngestReport, ScoredEndpoint
+
+RETRY_DELAYS_S = [5.0, 15.0, 60.0, 300.0]
+"""Seconds before each further attempt: another run may hold the lake for minutes."""
+
+
+def is_transient(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
+    """Says whether a failed step is worth another attempt."""
+    again = isinstance(state.data, StepFailed) and state.data.transient
+    if again:
+        logger.warning("Trying again soon.")
+    return again
+
+
+_step = task(
+    retries=len(RETRY_DELAYS_S),
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+    log_prints=False,
+)
+
+
+@_step
+def ingest(job: Job) -> IngestReport:
+    """Reads the sources into the lake."""
+    with sealed():
+        return pipeline.ingest(job.settings, job.sources, job.watch)
+
+
+@_step
+def score(job: Job) -> list[ScoredEndpoint]:
+    """Scores every endpoint."""
+    with sealed():
+        return pipeline.score(job.settings, job.watch)
+
+
+@_step
+def make_list(job: Job) -> list[Path]:
+    """Writes the list."""
+    with sealed():
+        return pipeline.make_list(job.settings, job.watch)[1]
+
+
+@_step
+def make_report(job: Job) -> Path:
+    """Writes the report."""
+    with sealed():
+        return pipeline.make_report(job.settings, job.watch)

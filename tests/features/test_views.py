@@ -1,0 +1,120 @@
+"""The views of sql/ are what their about.yaml says, and compute the same from any order."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+import stored_rows
+
+from telemetry.errors import SettingsError
+from telemetry.features import View, catalog, endpoint_features, pair_features, views
+
+ROWS: list[dict[str, Any]] = [
+    {
+        "endpoint": {"ip": "198.51.100.1", "port": 8444, "flags": "SAF", "bytes": 300, "at": 0.1},
+        "peer": {"host": "a", "port": 50000, "flags": "SAF", "bytes": 400, "at": 0, "until": 0.3},
+        "repeat": {"times": 8, "every": 61.3},
+    },
+    {
+        "endpoint": {"ip": "198.51.100.2", "port": 40000, "flags": "S", "at": 5},
+        "peer": {"host": "b", "port": 23, "packets": 0},
+        "repeat": {"times": 5, "every": 0.7},
+    },
+    {
+        "endpoint": {"ip": "198.51.100.3", "port": 40000, "flags": "SAF", "at": 9, "until": 11.3},
+        "peer": {"ip": "203.0.113.5", "port": 25, "flags": "SAF", "at": 9.1, "until": 11.2},
+        "repeat": {"times": 4, "every": 33.3},
+    },
+]
+
+
+def test_each_view_stands_after_those_it_reads() -> None:
+    seen: set[str] = set()
+    for view in views():
+        assert set(view.depends_on) <= seen, view.name
+        seen.add(view.name)
+
+
+@pytest.mark.parametrize("view", views(), ids=lambda view: view.name)
+def test_about_names_exactly_the_columns_of_the_query(view: View) -> None:
+    with stored_rows.connect([]) as connection:
+        for needed in catalog.needed_for(view.name):
+            connection.execute(f"CREATE VIEW {needed.name} AS {needed.sql}")
+        names = connection.sql(f"SELECT * FROM {view.name}").columns
+    assert names == [column.name for column in view.columns]
+    assert all(column.meaning for column in view.columns)
+    assert view.grain and view.why
+
+
+@pytest.mark.parametrize("view", views(), ids=lambda view: view.name)
+def test_about_names_exactly_the_views_that_the_query_reads(view: View) -> None:
+    # Without any one of them the query must fail; with all of them it must not.
+    others = {name for name in view.depends_on} | {catalog.BASE}
+    read = set()
+    for missing in sorted(others):
+        connection = stored_rows.connect([])
+        for needed in catalog.needed_for(view.name)[:-1]:
+            connection.execute(f"CREATE TABLE {needed.name} AS {needed.sql}")
+        connection.execute(f"DROP TABLE {missing}")
+        try:
+            connection.sql(view.sql)
+        except duckdb.CatalogException:
+            read.add(missing)
+    assert read - {catalog.BASE} == set(view.depends_on)
+
+
+def test_a_circle_of_views_is_refused() -> None:
+    def view(name: str, *needs: str) -> View:
+        return View(name, "SELECT 1", "", "", (), needs)
+
+    with pytest.raises(SettingsError, match="circle"):
+        catalog._ordered([view("a", "b"), view("b", "a")])
+
+
+def test_features_do_not_depend_on_the_order_of_records() -> None:
+    whole = stored_rows.stored_records(ROWS)
+    shuffled = whole.take(random.Random(7).sample(range(whole.num_rows), whole.num_rows))
+    first, second = (_endpoint_features(table) for table in (whole, shuffled))
+    assert first.num_rows == 4
+    assert first.equals(second)
+
+
+def test_features_leave_nothing_behind_and_read_only_is_enough(tmp_path: Any) -> None:
+    path = tmp_path / "catalog.duckdb"
+    with duckdb.connect(str(path)) as made:
+        made.register("given", stored_rows.stored_records(ROWS))
+        made.execute(
+            "CREATE TABLE stored_records AS "
+            "SELECT *, first_seen::DATE AS day, 0 AS bucket FROM given"
+        )
+        for view in views():
+            made.execute(f"CREATE VIEW {view.name} AS {view.sql}")
+    with duckdb.connect(str(path), read_only=True) as connection:
+        endpoints = endpoint_features(connection)
+        pairs = pair_features(connection)
+        left = connection.sql("SELECT count(*) FROM duckdb_tables() WHERE temporary").fetchall()
+        by_view = connection.sql("SELECT * FROM endpoint_features ORDER BY endpoint_ip")
+        assert by_view.to_arrow_table().equals(endpoints)
+    assert left == [(0,)]
+    assert endpoints["endpoint_ip"].to_pylist() == sorted(endpoints["endpoint_ip"].to_pylist())
+    assert pairs.num_rows == 4
+
+
+def test_no_records_give_no_features() -> None:
+    with stored_rows.connect([]) as connection:
+        assert endpoint_features(connection).num_rows == 0
+        assert pair_features(connection).num_rows == 0
+
+
+def _endpoint_features(table: pa.Table) -> pa.Table:
+    with duckdb.connect() as connection:
+        connection.register("given", table)
+        connection.execute(
+            "CREATE TABLE stored_records AS "
+            "SELECT *, first_seen::DATE AS day, 0 AS bucket FROM given"
+        )
+        return endpoint_features(connection)

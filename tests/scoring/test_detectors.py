@@ -1,0 +1,259 @@
+"""What endpoints do, written as records, and what they are called for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from stored_rows import connect
+
+from telemetry.features import endpoint_features
+from telemetry.records import ScoredEndpoint
+from telemetry.scoring import score
+
+Rows = list[dict[str, Any]]
+THRESHOLD = 0.6
+
+
+def call(
+    ip: str = "198.51.100.1",
+    port: int = 8444,
+    host: str = "a",
+    times: int = 40,
+    every: float = 60,
+    protocol: str = "tcp",
+    **more: Any,
+) -> dict[str, Any]:
+    """An inside host calls, sends 400 bytes and gets 300, again and again."""
+    flags = {"flags": "SAF"} if protocol == "tcp" else {}
+    endpoint = {"ip": ip, "port": port, "bytes": 300, "packets": 3, "at": 0.1, "until": 0.4}
+    peer = {"host": host, "port": 20000, "bytes": 400, "packets": 4, "at": 0, "until": 0.3}
+    return {
+        "endpoint": {**endpoint, **flags, **more.get("endpoint", {})},
+        "peer": {**peer, **flags, **more.get("peer", {})},
+        "protocol": protocol,
+        "repeat": {"times": times, "every": every},
+    }
+
+
+def other_hosts(number: int) -> Rows:
+    """Inside hosts that browse, each somewhere else."""
+    return [call(f"192.0.2.{n}", 443, f"host{n}", times=1) for n in range(number)]
+
+
+def scored(rows: Rows, ip: str = "198.51.100.1") -> ScoredEndpoint:
+    with connect(rows) as connection:
+        result = score(endpoint_features(connection), THRESHOLD)
+    return next(endpoint for endpoint in result if endpoint.endpoint == ip)
+
+
+def test_a_beacon_to_an_odd_port_is_listed_with_its_numbers() -> None:
+    found = scored([call(), *other_hosts(30)])
+    assert (found.role, found.listed) == ("c2", True)
+    assert found.reasons[0].name == "rhythm"
+    assert "every 60 s ± 0 s, 40 times" in found.reasons[0].text
+    texts = {reason.name: reason.text for reason in found.reasons}
+    assert texts["sizes"].startswith("40 conversations of like size: 400 bytes sent ± 0 %")
+    assert "1 of 31 inside hosts" in texts["few_hosts"]
+    assert "8444" in texts["odd_port"]
+
+
+def test_signs_of_life_inside_one_connection_are_a_beacon_too() -> None:
+    beats = [[30 * n, 30 * n + 0.1] for n in range(40)]
+    side = {"bursts": beats, "packets": 80, "bytes": 4000}
+    found = scored([call(times=1, endpoint=side, peer=side), *other_hosts(30)])
+    assert (found.role, found.listed) == ("c2", True)
+    assert {"rhythm", "session"} <= {reason.name for reason in found.reasons}
+
+
+def test_a_jittered_beacon_is_listed() -> None:
+    # Cobalt Strike's jitter of 30 %: gaps between 70 and 100 s, from a fixed sequence.
+    rows, moment = [], 0.0
+    for n in range(60):
+        moment += 70 + 30 * ((n * 7919) % 97) / 97
+        times = {"at": moment, "until": moment + 0.3}
+        rows.append(call(times=1, endpoint=times, peer={**times, "port": 20000 + n}))
+    found = scored(rows + other_hosts(30))
+    assert (found.role, found.listed) == ("c2", True)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param([call(port=123, protocol="udp", every=64, times=200)], id="clock"),
+        pytest.param([call(port=53, protocol="udp", every=30, times=200)], id="names"),
+        pytest.param([call(port=443, every=900, times=90)], id="update-check"),
+        pytest.param([call(port=443, every=1800, times=40)], id="mail-or-telemetry"),
+        pytest.param([call(port=50004, protocol="udp", every=60)], id="voice"),
+        pytest.param(
+            [
+                call(
+                    port=5228,
+                    times=1,
+                    endpoint={"bursts": [[28 * 60 * n, 28 * 60 * n + 1] for n in range(30)]},
+                    peer={"bursts": [[28 * 60 * n, 28 * 60 * n + 1] for n in range(30)]},
+                )
+            ],
+            id="push",
+        ),
+        pytest.param([call(port=443, every=60, host=f"host{n}") for n in range(20)], id="popular"),
+        pytest.param(
+            [call(port=443, every=37.7 * n**2, times=2) for n in range(1, 9)], id="browsing"
+        ),
+    ],
+)
+def test_the_rhythms_of_harmless_software_are_not_listed(rows: Rows) -> None:
+    found = scored(rows + other_hosts(30))
+    assert not found.listed, found.reasons
+
+
+def test_calls_that_never_give_up_on_a_dead_server_are_listed() -> None:
+    dead = {"packets": 0}
+    # Impatient and patient by turns: no rhythm, only persistence.
+    rows = [
+        call(
+            port=5556,
+            times=1,
+            endpoint=dead,
+            peer={"at": 17 * n**1.5, "until": 17 * n**1.5, "flags": "S", "port": 20000 + n},
+        )
+        for n in range(60)
+    ]
+    found = scored(rows + other_hosts(30))
+    assert (found.role, found.listed) == ("c2", True)
+    assert "retries" in {reason.name for reason in found.reasons}
+
+
+def test_the_victim_of_a_flood_from_inside_is_not_listed() -> None:
+    dead = {"packets": 0}
+    rows = [call(port=80, times=900, every=0.02, endpoint=dead, peer={"flags": "S"})]
+    assert not scored(rows + other_hosts(30)).listed
+
+
+def test_the_victims_of_a_scanner_inside_are_not_listed() -> None:
+    rows = [
+        call(f"198.51.100.{n}", 23, times=3, every=3, endpoint={"packets": 0}, peer={"flags": "S"})
+        for n in range(1, 200)
+    ]
+    with connect(rows) as connection:
+        assert not any(e.listed for e in score(endpoint_features(connection), THRESHOLD))
+
+
+def knock(host: str, port: int, at: float = 0, ip: str = "198.51.100.1") -> dict[str, Any]:
+    """The endpoint sends one SYN."""
+    return {
+        "endpoint": {"ip": ip, "port": 40000, "flags": "S", "at": at},
+        "peer": {"host": host, "port": port, "packets": 0},
+    }
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param([knock(f"h{n}", 445, n) for n in range(6)], id="horizontal"),
+        pytest.param([knock("a", 1000 + 7 * n, n) for n in range(10)], id="vertical"),
+        pytest.param([knock(f"h{n % 5}", 20 + n // 5, n) for n in range(25)], id="block"),
+        pytest.param([knock(f"h{n}", 22, 21600 * n) for n in range(8)], id="slow"),
+    ],
+)
+def test_scans_are_listed(rows: Rows) -> None:
+    found = scored(rows + other_hosts(5))
+    assert (found.role, found.listed) == ("scanner", True)
+    assert found.reasons[0].name == "scan"
+
+
+def test_a_single_knock_is_noted_but_not_listed() -> None:
+    found = scored([knock("a", 23), *other_hosts(5)])
+    assert found.role == "scanner"
+    assert 0.3 < found.score < THRESHOLD
+    assert found.reasons[0].text == ("1 try of port 23, though nobody inside ever asked for it")
+
+
+def test_the_forged_sources_of_a_syn_flood_are_not_listed() -> None:
+    # The victim answers each SYN; nobody completes the handshake.
+    rows = [
+        {
+            **(row := knock("victim", 80, n / 100, f"198.{18 + n // 250}.7.{n % 250}")),
+            "peer": {**row["peer"], "packets": 1, "flags": "SA", "at": n / 100 + 0.001},
+        }
+        for n in range(600)
+    ]
+    with connect(rows) as connection:
+        assert not any(e.listed for e in score(endpoint_features(connection), THRESHOLD))
+
+
+def test_password_guessing_is_listed_and_a_night_at_the_terminal_is_not() -> None:
+    session = {"flags": "SAF", "packets": 12, "payload": 900, "bytes": 2000}
+    guess = {
+        "endpoint": {"ip": "198.51.100.1", "port": 40000, "at": 0, "until": 4, **session},
+        "peer": {"host": "a", "port": 22, "at": 0.1, "until": 4, **session},
+        "repeat": {"times": 30, "every": 9},
+    }
+    work = {
+        "endpoint": {"ip": "198.51.100.2", "port": 40000, "at": 0, "until": 9000, **session},
+        "peer": {"host": "a", "port": 22, "at": 0.1, "until": 9000, **session},
+        "repeat": {"times": 3, "every": 20000},
+    }
+    guessing = scored([guess, work, *other_hosts(5)])
+    assert (guessing.role, guessing.listed) == ("bruteforce", True)
+    assert "30 sessions on port 22 of 1 host" in guessing.reasons[0].text
+    assert not scored([guess, work, *other_hosts(5)], "198.51.100.2").listed
+
+
+def test_amplifiers_in_a_crowd_are_listed_and_a_resolver_is_not() -> None:
+    def answer(ip: str, port: int, size: int, at: float) -> dict[str, Any]:
+        return {
+            "endpoint": {"ip": ip, "port": port, "packets": 3, "bytes": 3 * size, "at": at},
+            "peer": {"host": "victim", "port": 3000 + round(at * 10), "packets": 0},
+            "protocol": "udp",
+        }
+
+    crowd = [answer(f"198.51.100.{n}", 53, 1400, n / 10) for n in range(1, 40)]
+    found = scored(crowd + other_hosts(5))
+    assert (found.role, found.listed) == ("reflector", True)
+    resolver = [answer(f"198.51.100.{n}", 53, 180, n / 10) for n in range(1, 40)]
+    assert not scored(resolver + other_hosts(5)).listed
+
+
+def test_reflected_handshakes_in_a_crowd_are_listed() -> None:
+    rows = [
+        {
+            "endpoint": {
+                "ip": f"198.51.{n // 200}.{n % 200}",
+                "port": 80,
+                "flags": "SA",
+                "at": n / 100,
+            },
+            "peer": {"host": "victim", "port": 2000 + n, "packets": 0},
+        }
+        for n in range(300)
+    ]
+    with connect(rows + other_hosts(3)) as connection:
+        found = score(endpoint_features(connection), THRESHOLD)
+    roles = {e.role for e in found if e.endpoint.startswith("198.51.") and e.listed}
+    assert roles == {"reflector"}
+
+
+def test_a_flood_from_one_source_is_listed() -> None:
+    flood = {
+        "endpoint": {
+            "ip": "198.51.100.1",
+            "port": 9999,
+            "packets": 90000,
+            "bytes": 90000000,
+            "at": 0,
+            "until": 30,
+        },
+        "peer": {"host": "victim", "port": 9998, "packets": 0},
+        "protocol": "udp",
+    }
+    found = scored([flood, *other_hosts(3)])
+    assert (found.role, found.listed) == ("ddos", True)
+    assert "3,000 a second" in found.reasons[0].text
+
+
+def test_sampled_tries_are_believed_less() -> None:
+    rows = [knock(f"h{n}", 445, n) for n in range(3)]
+    plain = scored(rows + other_hosts(5))
+    sampled = scored([{**row, "sampling_rate": 100} for row in rows] + other_hosts(5))
+    assert sampled.score < plain.score
