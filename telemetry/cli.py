@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from telemetry.errors import Refused, SekishoError
+from telemetry.errors import SekishoError
 
 if TYPE_CHECKING:
     from telemetry.settings import Settings
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_error=True,
             result_action="return_value",
         )
-        sys.stdout.flush()
+        print(end="", flush=True)
     except CycloptsError:
         return 2
     except SekishoError as error:
@@ -101,20 +101,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("sekisho: stopped; nothing that was stored is lost.", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        _give_up_stdout()
+        _settle_stdout()
         return 1
     except OSError as error:
-        _give_up_stdout()
-        print(f"sekisho: failed ({error.strerror}); mend it and run again.", file=sys.stderr)
+        _settle_stdout()
+        why = error.strerror or "input/output error"
+        print(f"sekisho: The system says: {why}; mend that and run again.", file=sys.stderr)
         return 1
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     return 0
 
 
-def _give_up_stdout() -> None:
-    """Sends what is still buffered nowhere, so that the interpreter's end is quiet."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _settle_stdout() -> None:
+    """Sends what nobody takes any more nowhere, so that the interpreter's end is quiet."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @app.command
@@ -154,8 +158,8 @@ def ingest(*sources: Sources, json: Json = False, options: Options = DEFAULTS) -
 
 
 def _fail_if_refused(report: Any) -> None:
-    refused = [source for source in report.sources if source.status == "refused" and source.named]
-    if refused:
+    refused = [source for source in report.sources if source.status == "refused"]
+    if len(refused) == len(report.sources) or any(source.named for source in refused):
         raise SystemExit(1)
 
 

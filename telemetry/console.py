@@ -53,7 +53,7 @@ class Console(Watcher):
             TimeRemainingColumn(),
             console=Terminal(stderr=True),
             transient=True,
-            disable=not sys.stderr.isatty(),
+            disable=sys.stderr is None or not sys.stderr.isatty(),
         )
         self._task = self._bar.add_task("Preparing", total=None, rate="")
         self._items = 0
@@ -182,7 +182,7 @@ class Console(Watcher):
         table.add_column("score", justify="right")
         table.add_column("why")
         for endpoint in listed[:_SHOWN]:
-            why = "; ".join(reason.text for reason in endpoint.reasons[:2])
+            why = endpoint.reasons[0].text if endpoint.reasons else ""
             table.add_row(endpoint.endpoint, endpoint.role, f"{endpoint.score:.2f}", why)
         self._out.print(table)
         if len(listed) > _SHOWN:

@@ -6,6 +6,7 @@ takes settings and returns plain facts; none of them prints.
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections import Counter
@@ -116,7 +117,7 @@ def ingest(
     """
     watch = progress or Progress()
     started = time.monotonic()
-    paths = _expand(sources)
+    paths = _expand(sources, {settings.lake.resolve(), settings.key_path.resolve()})
     run_id = _run_id()
     with _open_post(settings, run_id) as (post, lake):
         watch.stage("read")
@@ -127,27 +128,47 @@ def ingest(
     return IngestReport(run_id, reports, round(time.monotonic() - started, 3))
 
 
-def _expand(sources: Sequence[str]) -> list[tuple[str, bool]]:
-    """Returns the files to read, and whether each was named itself."""
+def _expand(sources: Sequence[str], own: set[Path]) -> list[tuple[str, bool]]:
+    """Returns the files to read, and whether each was named itself; walks past our own files."""
     if not sources:
         raise SettingsError("Nothing to read; name files, folders or '-' for standard input.")
     paths: list[tuple[str, bool]] = []
     for source in sources:
-        path = Path(source)
-        if source == "-" or not path.is_dir():
-            if source != "-" and not path.exists():
-                raise SettingsError(f"There is no file or folder {source}; check the name.")
+        if source == "-" or not _is_folder(Path(source)):
             paths.append((source, True))
             continue
-        inside = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p, path))
+        inside = _walk(Path(source), own)
         if not inside:
             raise SettingsError(f"The folder {source} holds no file; name one with captures.")
         paths.extend((str(p), False) for p in inside)
     return paths
 
 
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+def _is_folder(path: Path) -> bool:
+    try:
+        if path.is_dir():
+            return True
+        there = path.exists()
+    except OSError:
+        return False  # opening it will say why
+    if not there:
+        raise SettingsError(f"There is no file or folder {path}; check the name.")
+    return False
+
+
+def _walk(root: Path, own: set[Path]) -> list[Path]:
+    def unreadable(error: OSError) -> None:
+        raise SettingsError(
+            f"The folder {error.filename} cannot be read: {error.strerror}; check its owner and "
+            "mode."
+        )
+
+    found: list[Path] = []
+    for folder, folders, names in os.walk(root, onerror=unreadable):
+        here = Path(folder)
+        folders[:] = [n for n in folders if n[0] != "." and (here / n).resolve() not in own]
+        found += [here / n for n in names if n[0] != "." and (here / n).resolve() not in own]
+    return sorted(path for path in found if path.is_file())
 
 
 def _run_id() -> str:
@@ -166,10 +187,10 @@ def _open_post(settings: Settings, run_id: str) -> Iterator[tuple[_Post, Lake]]:
     homeland = load_homeland(settings)
     keys = _load_keys(settings)
     border = Border(homeland, authority.allowed_mask)
+    ledger = Ledger(settings.lake / "ledger.jsonl", settings.ledger_key)
     with Lake.create_or_open(
         settings.lake, policy_sha256=homeland.policy_sha256, key_id=keys.key_id
     ) as lake:
-        ledger = Ledger(settings.lake / "ledger.jsonl", settings.ledger_key)
         gate = Gate(border, keys, settings.sensor)
         yield (
             _Post(settings, homeland, authority, border, keys, gate, ledger, run_id),
@@ -188,8 +209,11 @@ def _load_keys(settings: Settings) -> Keys:
     """Loads the pseudonym key; makes one only for a lake that does not exist yet."""
     from telemetry.privacy import Keys
 
-    path = settings.key_path
-    if not path.exists() and settings.key_file is None and not settings.lake.exists():
+    path, lake = settings.key_path, settings.lake
+    if path.resolve().is_relative_to(lake.resolve()):
+        raise SettingsError("The key must not lie inside the lake; give another --key.")
+    new = not lake.exists() or (lake.is_dir() and not any(lake.iterdir()))
+    if new and settings.key_file is None and not path.exists():
         return Keys.create(path)
     return Keys.load(path)
 
@@ -355,6 +379,7 @@ def score(settings: Settings, progress: Progress | None = None) -> list[ScoredEn
     watch = progress or Progress()
     watch.stage("score")
     run_id = _run_id()
+    authority = _authority_id(settings)  # before anything is done on its account
     with _open_lake(settings) as (lake, ledger):
         lake.merge()
         _publish(lake)
@@ -369,7 +394,7 @@ def score(settings: Settings, progress: Progress | None = None) -> list[ScoredEn
         ledger.append(
             "score",
             run=run_id,
-            authority=_authority_id(settings),
+            authority=authority,
             threshold=settings.threshold,
             endpoints=len(endpoints),
             listed=sum(endpoint.listed for endpoint in endpoints),

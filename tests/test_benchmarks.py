@@ -68,14 +68,14 @@ def test_a_missing_tool_is_said_and_the_rest_still_stands(
     assert [c.name for c in found if c.name == PEER] == []
     assert len(found) == 5
     assert MISSING + "." in results.notes(found, 100_000)
-    assert results.rows([contender("ours", round_())])[0][4:6] == ("", "")
+    assert results.rows([contender("ours", round_())])[0][5:7] == ("", "")
 
 
 def test_ratios_are_of_rates_and_of_the_same_round() -> None:
     peer = contender(PEER, round_(4.0, 2.0), round_(8.0, 2.0), round_(4.0, 2.0))
     ours = contender("ours", round_(1.0, 1.0), round_(2.0, 1.0), round_(0.5, 1.0))
     piece = contender("dpkt", *(round_(4.0, 2.0),) * 3, items=10)
-    table = {row[0]: row[4:6] for row in results.rows([peer, ours, piece])}
+    table = {row[0]: row[5:7] for row in results.rows([peer, ours, piece])}
     assert table == {PEER: ("1.00", "1.00"), "ours": ("4.00", "2.00"), "dpkt": ("0.10", "0.10")}
 
 

@@ -52,6 +52,34 @@ totals AS (
         count(DISTINCT epoch_us(first_seen) // 3600000000) AS hours_active
     FROM connections
     GROUP BY ALL
+),
+heard AS (
+    -- There is one row of each series, if any.
+    SELECT
+        endpoint_ip,
+        peer,
+        protocol,
+        service_port,
+        any_value(gaps) FILTER (series = 'start') AS start_gaps,
+        any_value(median_s) FILTER (series = 'start') AS start_median_s,
+        any_value(mad_s) FILTER (series = 'start') AS start_mad_s,
+        any_value(skew) FILTER (series = 'start') AS start_skew,
+        any_value(near_share) FILTER (series = 'start') AS start_near_share,
+        any_value(regularity) FILTER (series = 'start') AS start_regularity,
+        any_value(gaps) FILTER (series = 'beat') AS beat_gaps,
+        any_value(median_s) FILTER (series = 'beat') AS beat_median_s,
+        any_value(mad_s) FILTER (series = 'beat') AS beat_mad_s,
+        any_value(skew) FILTER (series = 'beat') AS beat_skew,
+        any_value(near_share) FILTER (series = 'beat') AS beat_near_share,
+        any_value(regularity) FILTER (series = 'beat') AS beat_regularity,
+        any_value(gaps) FILTER (series = 'start_in') AS start_in_gaps,
+        any_value(median_s) FILTER (series = 'start_in') AS start_in_median_s,
+        any_value(mad_s) FILTER (series = 'start_in') AS start_in_mad_s,
+        any_value(skew) FILTER (series = 'start_in') AS start_in_skew,
+        any_value(near_share) FILTER (series = 'start_in') AS start_in_near_share,
+        any_value(regularity) FILTER (series = 'start_in') AS start_in_regularity
+    FROM rhythms
+    GROUP BY ALL
 )
 SELECT
     t.endpoint_ip,
@@ -79,34 +107,26 @@ SELECT
     t.endpoint_bytes_median,
     t.endpoint_bytes_mad / nullif(t.endpoint_bytes_median, 0) AS endpoint_bytes_dispersion,
     t.hours_active,
-    start.gaps AS start_gaps,
-    start.median_s AS start_median_s,
-    start.mad_s AS start_mad_s,
-    start.skew AS start_skew,
-    start.near_share AS start_near_share,
-    coalesce(start.regularity, 0) AS start_regularity,
-    beat.gaps AS beat_gaps,
-    beat.median_s AS beat_median_s,
-    beat.mad_s AS beat_mad_s,
-    beat.skew AS beat_skew,
-    beat.near_share AS beat_near_share,
-    coalesce(beat.regularity, 0) AS beat_regularity,
-    start_in.gaps AS start_in_gaps,
-    start_in.median_s AS start_in_median_s,
-    start_in.mad_s AS start_in_mad_s,
-    start_in.skew AS start_in_skew,
-    start_in.near_share AS start_in_near_share,
-    coalesce(start_in.regularity, 0) AS start_in_regularity
+    h.start_gaps,
+    h.start_median_s,
+    h.start_mad_s,
+    h.start_skew,
+    h.start_near_share,
+    coalesce(h.start_regularity, 0) AS start_regularity,
+    h.beat_gaps,
+    h.beat_median_s,
+    h.beat_mad_s,
+    h.beat_skew,
+    h.beat_near_share,
+    coalesce(h.beat_regularity, 0) AS beat_regularity,
+    h.start_in_gaps,
+    h.start_in_median_s,
+    h.start_in_mad_s,
+    h.start_in_skew,
+    h.start_in_near_share,
+    coalesce(h.start_in_regularity, 0) AS start_in_regularity
 FROM totals AS t
 LEFT JOIN services AS s ON s.protocol = t.protocol AND s.port = t.service_port
-LEFT JOIN rhythms AS start
-    ON start.endpoint_ip = t.endpoint_ip AND start.peer = t.peer AND start.protocol = t.protocol
-    AND start.service_port IS NOT DISTINCT FROM t.service_port AND start.series = 'start'
-LEFT JOIN rhythms AS beat
-    ON beat.endpoint_ip = t.endpoint_ip AND beat.peer = t.peer AND beat.protocol = t.protocol
-    AND beat.service_port IS NOT DISTINCT FROM t.service_port AND beat.series = 'beat'
-LEFT JOIN rhythms AS start_in
-    ON start_in.endpoint_ip = t.endpoint_ip AND start_in.peer = t.peer
-    AND start_in.protocol = t.protocol
-    AND start_in.service_port IS NOT DISTINCT FROM t.service_port
-    AND start_in.series = 'start_in'
+LEFT JOIN heard AS h
+    ON h.endpoint_ip = t.endpoint_ip AND h.peer = t.peer AND h.protocol = t.protocol
+    AND h.service_port IS NOT DISTINCT FROM t.service_port

@@ -1,10 +1,12 @@
-WITH population AS (
+WITH met AS MATERIALIZED (SELECT * FROM contacts),
+lines AS MATERIALIZED (SELECT * FROM channels),
+population AS (
     SELECT count(*) AS all_hosts FROM hosts WHERE peer_is_domestic
 ),
 -- A sensor that never shows two sides of a conversation cannot tell "unanswered".
 views_of AS (
     SELECT sensor, bool_or(endpoint_sent AND peer_sent) AS both_ways
-    FROM contacts
+    FROM met
     GROUP BY sensor
 ),
 presence AS (
@@ -28,7 +30,7 @@ presence AS (
         sum(endpoint_bytes) FILTER (NOT peer_sent)::BIGINT AS one_way_bytes,
         max(endpoint_packets / greatest(duration_s, 1)) FILTER (NOT peer_sent)
             AS one_way_packets_per_s
-    FROM contacts
+    FROM met
     JOIN views_of USING (sensor)
     GROUP BY endpoint_ip
 ),
@@ -54,7 +56,7 @@ tries AS (
             WHEN (c.protocol = 1 AND c.endpoint_port = 8)
                 OR (c.protocol = 58 AND c.endpoint_port = 128) THEN 'echo'
         END AS kind
-    FROM contacts AS c
+    FROM met AS c
     LEFT JOIN services AS s ON s.protocol = c.protocol AND s.port = c.service_port
     LEFT JOIN services AS amplifies
         ON amplifies.protocol = c.protocol AND amplifies.port = c.endpoint_port
@@ -113,7 +115,7 @@ logins AS (
         median(duration_median_s) AS duration_s,
         median(peer_bytes_dispersion) AS dispersion,
         epoch_us(max(last_seen) - min(first_seen)) / 1e6 AS span_s
-    FROM channels
+    FROM lines
     WHERE service_kind = 'login' AND opened_by_endpoint * 2 > connections AND answered > 0
     GROUP BY endpoint_ip, protocol, service_port
     QUALIFY row_number() OVER (
@@ -146,7 +148,7 @@ ranked AS (
             ELSE 'beat'
         END AS series,
         c.service_kind NOT IN ('clock', 'name') AS plain
-    FROM channels AS c
+    FROM lines AS c
     JOIN hosts AS h USING (peer)
 ),
 -- The channel with the strongest rhythm, one with the most failed calls, one with the

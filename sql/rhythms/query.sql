@@ -3,19 +3,27 @@
 --   beat      a stretch of talk, either side, parted from the one before by a second or more;
 --             only where both sides spoke, as an unanswered SYN repeats by itself
 --   start_in  a connection opened by the endpoint
-WITH talk AS (
+WITH heard AS MATERIALIZED (
+    SELECT
+        endpoint_ip, peer, protocol, service_port, first_seen, opens, from_endpoint,
+        endpoint_sent, endpoint_first, endpoint_last, endpoint_burst_starts, endpoint_burst_ends,
+        peer_sent, peer_first, peer_last, peer_burst_starts, peer_burst_ends,
+        endpoint_payload_bytes
+    FROM contacts
+),
+talk AS (
     SELECT
         endpoint_ip, peer, protocol, service_port,
         unnest(coalesce(endpoint_burst_starts, [endpoint_first])) AS begun,
         unnest(coalesce(endpoint_burst_ends, [endpoint_last])) AS ended
-    FROM contacts
+    FROM heard
     WHERE endpoint_sent AND peer_sent AND endpoint_first IS NOT NULL
     UNION ALL
     SELECT
         endpoint_ip, peer, protocol, service_port,
         unnest(coalesce(peer_burst_starts, [peer_first])),
         unnest(coalesce(peer_burst_ends, [peer_last]))
-    FROM contacts
+    FROM heard
     WHERE endpoint_sent AND peer_sent AND peer_first IS NOT NULL
 ),
 stretches AS (
@@ -37,7 +45,7 @@ moments AS (
         endpoint_ip, peer, protocol, service_port,
         if(from_endpoint, 'start_in', 'start'),
         first_seen
-    FROM contacts
+    FROM heard
     -- Answers to calls that the host never made are the echo of forged packets.
     WHERE opens AND (from_endpoint OR peer_sent OR endpoint_payload_bytes > 0)
 ),

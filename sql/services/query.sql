@@ -2,7 +2,8 @@
 --   login    a stranger may try passwords
 --   web      browsing, updates, telemetry, push: rhythm is common there
 --   clock    time; name: names; both are periodic by nature
---   mail, talk (chat, push, voice, games; not 6667, as plain IRC is bots' more than people's), share (files), tunnel, peer (peer-to-peer)
+--   talk     chat, push, voice, games (6667 is left out: plain IRC is bots' more than people's)
+--   mail; share (files); tunnel; peer (peer-to-peer)
 --   plumbing control protocols and discovery that answer strangers
 --   rat      the default port of a remote-access tool, by its makers' or finders' pages
 -- amplifier: a small question may bring a large answer to a forged source

@@ -124,10 +124,17 @@ def _open_file(path: Path) -> io.FileIO:
 def _spooled_stdin() -> io.FileIO:
     # The hash must be known before anything is parsed, so the stream needs a second reading;
     # an unnamed file on disk holds it and is gone with the process.
-    spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-    while block := sys.stdin.buffer.read(_BLOCK):
-        spool.write(block)
-    spool.seek(0)
+    if sys.stdin is None:
+        raise SourceError("Standard input is closed.")
+    try:
+        spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        while block := sys.stdin.buffer.read(_BLOCK):
+            spool.write(block)
+        spool.seek(0)
+    except OSError as error:
+        raise SourceError(
+            f"Standard input cannot be kept for its second reading: {_os_reason(error)}."
+        ) from None
     return spool
 
 
@@ -155,7 +162,10 @@ class _Counted(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        n = self._file.readinto(buffer)
+        try:
+            n = self._file.readinto(buffer)
+        except OSError as error:
+            raise SourceError(f"It cannot be read: {_os_reason(error)}.") from None
         self._position += n
         if self._progress is not None:
             self._progress(self._position)
