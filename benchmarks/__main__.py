@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from benchmarks import results
-from benchmarks.contenders import Contender, ask, check_totals, contenders
+from benchmarks.contenders import INGEST, Contender, ask, check_totals, contenders
 from benchmarks.measure import ROOT, BenchmarkError, Conditions, Watch
 
 DATA = ROOT / "benchmarks" / "data"
@@ -70,6 +70,8 @@ def _input(folder: Path, task: str, name: str, ending: str, count: int) -> Path:
     )
     path = folder / f"{name}-{sha256(code).hexdigest()[:8]}.{ending}"
     if not path.exists():
+        for old in folder.glob(f"{name}-*.{ending}"):
+            old.unlink()
         _say(f"Making {path.name} (once)…")
         aside = path.with_suffix(".part")
         ask(task, aside, count)
@@ -78,10 +80,9 @@ def _input(folder: Path, task: str, name: str, ending: str, count: int) -> Path:
 
 
 def _measure(found: list[Contender], rounds: int) -> Conditions:
-    """Runs all contenders in turn, round by round, after one that is not counted."""
+    """Runs all contenders in turn, round by round; what may compile ran once before."""
     _say("Compiling and warming up…")
-    for contender in found[:3]:
-        contender.run()
+    next(contender for contender in found if contender.name == INGEST).run()
     watch = Watch()
     for number in range(1, rounds + 1):
         for contender in found:

@@ -105,6 +105,7 @@ def _crossing_filter(prefixes: list[str]) -> str:
     return f"not (({inside[0]}) and ({inside[1]}))"
 
 
+INGEST = "sekisho ingest, whole process"
 PEER = "nfpcapd, capture in, nfcapd files out"
 MISSING = "nfpcapd: not installed (Debian package nfdump), so there is nothing to compare with"
 
@@ -122,7 +123,7 @@ def contenders(capture: Path, packets: int, log: Path, lines: int) -> list[Conte
     found = [
         Contender("packet kernel, from memory", lambda: _inside("kernel", capture), packets),
         Contender("packet reader, from the file", lambda: _inside("reader", capture), packets),
-        Contender("sekisho ingest, whole process", lambda: _ingest(capture), packets),
+        Contender(INGEST, lambda: _ingest(capture), packets),
     ]
     if shutil.which("nfpcapd") and shutil.which("nfdump"):
         crossing = _crossing_filter(ask("domestic", "-")[1]["prefixes"])

@@ -5,10 +5,11 @@ A step that did half its work is repeated without harm: the lake takes a source 
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
@@ -39,18 +40,29 @@ _step = task(
 )
 
 
+def _say(counts: str) -> None:
+    """Logs to Prefect what a site's operator wants to see there: counts, nothing else."""
+    get_run_logger().info(counts)
+
+
 @_step
 def ingest(job: Job) -> IngestReport:
     """Reads the sources into the lake."""
     with sealed():
-        return pipeline.ingest(job.settings, job.sources, job.watch)
+        report = pipeline.ingest(job.settings, job.sources, job.watch)
+    counts = Counter(source.status for source in report.sources)
+    _say(", ".join(f"{n} sources {status}" for status, n in sorted(counts.items())))
+    return report
 
 
 @_step
 def score(job: Job) -> list[ScoredEndpoint]:
     """Scores every endpoint."""
     with sealed():
-        return pipeline.score(job.settings, job.watch)
+        endpoints = pipeline.score(job.settings, job.watch)
+    listed = sum(endpoint.listed for endpoint in endpoints)
+    _say(f"{len(endpoints)} endpoints scored, {listed} to be listed")
+    return endpoints
 
 
 @_step

@@ -110,7 +110,7 @@ class Console(Watcher):
         if self._json:
             _print_json({"endpoints": [endpoint_json(e) for e in endpoints]})
         else:
-            self._show_endpoints(endpoints)
+            self._show_endpoints(endpoints, f"{len(endpoints):,} scored, ")
 
     def listed(self, endpoints: list[ScoredEndpoint], files: list[Path]) -> None:
         """Says what is listed and where."""
@@ -118,7 +118,7 @@ class Console(Watcher):
         if self._json:
             _print_json({"endpoints": [endpoint_json(e) for e in endpoints]})
         else:
-            self._show_endpoints(endpoints)
+            self._show_endpoints(endpoints, "")
             self._show_files(files)
 
     def ran(self, report: RunReport) -> None:
@@ -128,7 +128,7 @@ class Console(Watcher):
             _print_json(run_json(report))
         else:
             self._show_ingest(report.ingest)
-            self._show_endpoints(report.endpoints)
+            self._show_endpoints(report.endpoints, f"{len(report.endpoints):,} scored, ")
             self._show_files(report.files)
 
     def _show_ingest(self, report: IngestReport) -> None:
@@ -167,13 +167,11 @@ class Console(Watcher):
         table.add_row("  stored as record segments", f"{_sum(sources, 'records_written')}")
         self._out.print(table)
 
-    def _show_endpoints(self, endpoints: list[ScoredEndpoint]) -> None:
+    def _show_endpoints(self, endpoints: list[ScoredEndpoint], before: str) -> None:
         listed = [endpoint for endpoint in endpoints if endpoint.listed]
         roles = Counter(endpoint.role for endpoint in listed)
         summary = ", ".join(f"{n} {role}" for role, n in roles.most_common()) or "none"
-        self._out.print(
-            f"[bold]Endpoints[/bold]  {len(endpoints):,} scored, {len(listed):,} listed: {summary}"
-        )
+        self._out.print(f"[bold]Endpoints[/bold]  {before}{len(listed):,} listed: {summary}")
         if not listed:
             return
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -80,9 +80,7 @@ class _Post:
     run: str
 
 
-def run(
-    settings: Settings, sources: Sequence[str], progress: Progress | None = None
-) -> RunReport:
+def run(settings: Settings, sources: Sequence[str], progress: Progress | None = None) -> RunReport:
     """Ingests sources, scores every endpoint, and writes the list and the report.
 
     Raises:

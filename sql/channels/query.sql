@@ -12,6 +12,7 @@ WITH connections AS (
         bool_or(endpoint_sent) AND bool_or(peer_sent) AS two_way,
         bool_or(peer_sent) AS peer_sent,
         bool_or(conn_state = 'REJ') AS refused,
+        coalesce(sum(endpoint_payload_bytes) > 0, true) AS endpoint_spoke,
         min(first_seen) AS first_seen,
         max(last_seen) AS last_seen,
         epoch_us(max(last_seen) - min(first_seen)) AS duration_us,
@@ -34,6 +35,7 @@ totals AS (
         count(*) AS connections,
         count(*) FILTER (from_endpoint) AS opened_by_endpoint,
         count(*) FILTER (two_way AND NOT refused) AS answered,
+        count(*) FILTER (two_way AND NOT refused AND endpoint_spoke) AS spoken,
         count(*) FILTER (NOT from_endpoint AND peer_sent AND (NOT two_way OR refused)) AS failed,
         count(DISTINCT epoch_us(first_seen) // 1000000)
             FILTER (NOT from_endpoint AND peer_sent AND (NOT two_way OR refused))
@@ -93,6 +95,7 @@ SELECT
     t.connections,
     t.opened_by_endpoint,
     t.answered,
+    t.spoken,
     t.failed,
     t.failed_seconds,
     coalesce(t.longest_s, 0) AS longest_s,

@@ -95,7 +95,9 @@ knocking AS (
             FILTER (kind = 'udp' AND service_port NOT BETWEEN 33434 AND 33534) AS udp_ports,
         count(*) FILTER (kind = 'echo') AS echo_tries,
         count(DISTINCT peer) FILTER (kind IN ('syn', 'touch') OR (kind = 'udp' AND probed)) AS hosts,
-        count(DISTINCT (protocol, service_port)) FILTER (kind IN ('syn', 'touch') OR (kind = 'udp' AND probed)) AS ports,
+        count(DISTINCT (protocol, service_port))
+            FILTER (kind IN ('syn', 'touch') OR (kind = 'udp' AND probed))
+            AS ports,
         count(*) FILTER (kind IN ('syn', 'touch') AND probed) AS tcp_probed_tries,
         count(*) FILTER (kind = 'udp' AND probed) AS udp_probed_tries,
         count(DISTINCT peer) FILTER (kind = 'echo') AS echo_hosts,
@@ -109,17 +111,17 @@ logins AS (
         endpoint_ip,
         protocol,
         service_port,
-        sum(answered)::BIGINT AS sessions,
+        sum(spoken)::BIGINT AS sessions,
         count(*) AS hosts,
-        max(answered) AS sessions_per_host,
+        max(spoken) AS sessions_per_host,
         median(duration_median_s) AS duration_s,
         median(peer_bytes_dispersion) AS dispersion,
         epoch_us(max(last_seen) - min(first_seen)) / 1e6 AS span_s
     FROM lines
-    WHERE service_kind = 'login' AND opened_by_endpoint * 2 > connections AND answered > 0
+    WHERE service_kind = 'login' AND opened_by_endpoint * 2 > connections AND spoken > 0
     GROUP BY endpoint_ip, protocol, service_port
     QUALIFY row_number() OVER (
-        PARTITION BY endpoint_ip ORDER BY sum(answered) DESC, protocol, service_port
+        PARTITION BY endpoint_ip ORDER BY sum(spoken) DESC, protocol, service_port
     ) = 1
 ),
 onset AS (

@@ -29,18 +29,36 @@ unasked AS (
     LEFT JOIN amplifiers AS theirs ON theirs.port = contacts.endpoint_port
     LEFT JOIN amplifiers AS ours ON ours.port = contacts.peer_port
     WHERE opens AND endpoint_sent
+),
+members AS (
+    SELECT
+        endpoint_ip,
+        peer,
+        kind,
+        begun,
+        if(kind = 'answers', peer_port, NULL) AS port,
+        sum(endpoint_packets)::BIGINT AS packets,
+        sum(endpoint_bytes)::BIGINT AS bytes
+    FROM unasked
+    WHERE kind IS NOT NULL
+    GROUP BY ALL
+),
+counted AS (
+    SELECT *, count(*) OVER (PARTITION BY peer, kind, port, begun) AS together
+    FROM members
 )
 SELECT
     endpoint_ip,
     peer,
     kind,
     begun,
-    if(kind = 'answers', peer_port, NULL) AS port,
-    sum(endpoint_packets)::BIGINT AS packets,
-    sum(endpoint_bytes)::BIGINT AS bytes,
-    count(*) OVER (
-        PARTITION BY peer, kind, begun, if(kind = 'answers', peer_port, NULL)
+    port,
+    packets,
+    bytes,
+    -- Who comes a little before or after the crowd belongs to it.
+    max(together) OVER (
+        PARTITION BY peer, kind, port
+        ORDER BY begun
+        RANGE BETWEEN INTERVAL 1 MINUTE PRECEDING AND INTERVAL 1 MINUTE FOLLOWING
     ) AS crowd
-FROM unasked
-WHERE kind IS NOT NULL
-GROUP BY endpoint_ip, peer, kind, begun, if(kind = 'answers', peer_port, NULL)
+FROM counted

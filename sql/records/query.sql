@@ -110,8 +110,8 @@ SELECT
         ELSE 'OTH'
     END AS conn_state,
     CASE
-        -- Equal times mean that the source gives one time for both sides.
-        WHEN protocol = 6 AND o_syn AND r_syn AND endpoint_first <> peer_first
+        -- A log that knows no packet sizes knows no time of the answer either.
+        WHEN protocol = 6 AND o_syn AND r_syn AND endpoint_min_bytes IS NOT NULL
             THEN abs(epoch_us(endpoint_first - peer_first)) / 1e6
     END AS handshake_s,
     endpoint_sent,

@@ -104,14 +104,15 @@ def class_of(tables: Tables, hi: np.uint64, lo: np.uint64) -> np.uint8:
     """
     inside = lo & _LOW_32
     if hi != _ZERO or lo >> _32 != _MAPPED_HIGH:
-        found = _class_of_v6(tables, hi, lo)
+        found: np.uint8 = _class_of_v6(tables, hi, lo)
         if found < INSIDE_LOW:
             return found
         if found == INSIDE_6TO4:
             inside = (hi >> _16) & _LOW_32
         elif found == INSIDE_TEREDO:
             inside ^= _LOW_32
-    return _class_of_v4(tables, inside)
+    of_v4: np.uint8 = _class_of_v4(tables, inside)
+    return of_v4
 
 
 @njit(cache=True, nogil=True)

@@ -382,15 +382,16 @@ def decode(base, captured, wire, link, tables, allowed, seed, packet):
         headers = min(headers + transport, length)
     # The foreign address is the endpoint; of two, the lower. For ICMP the type and code
     # belong to no side.
+    has_ports = protocol != _P_ICMP and protocol != _P_ICMP6
     swap = bool(d_class == FOREIGN)
     if s_class == FOREIGN and d_class == FOREIGN:
         swap = bool(s_hi > d_hi)
         if s_hi == d_hi:
-            swap = bool(s_lo > d_lo) if s_lo != d_lo else s_port > d_port
+            swap = bool(s_lo > d_lo) if s_lo != d_lo else has_ports and s_port > d_port
     e_port, p_port = s_port, d_port
     if swap:
         s_hi, s_lo, d_hi, d_lo = d_hi, d_lo, s_hi, s_lo
-        if protocol != _P_ICMP and protocol != _P_ICMP6:
+        if has_ports:
             e_port, p_port = d_port, s_port
     key = U64(e_port | (p_port << 16) | (protocol << 32) | (used_tunnel << 40))
     put(packet, E_HI, s_hi)

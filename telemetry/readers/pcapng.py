@@ -63,10 +63,12 @@ def _microseconds(high, low, units, offset):
         return -1
     if per_second % _MILLION == _u(0):
         micro = np.int64(rest // (per_second // _MILLION))
+    elif per_second > _u(1 << 43):
+        # A power of two. By halves, since the product can exceed 64 bits; what is shifted out
+        # is less than one of the units that are divided by.
+        upper = (rest >> _u(32)) * _MILLION + ((rest & _u(0xFFFFFFFF)) * _MILLION >> _u(32))
+        micro = np.int64(upper // (per_second >> _u(32)))
     else:
-        while per_second > _u(1 << 43):  # so that the product below stays within 64 bits
-            per_second >>= _u(1)
-            rest >>= _u(1)
         micro = np.int64(rest * _MILLION // per_second)
     time = (np.int64(seconds) + offset) * 1_000_000 + micro
     return time if 0 <= time < LAST_TIME else -1

@@ -20,6 +20,10 @@ HEAD = 64 * 1024
 _BLOCK = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+# Compressed bytes taken at once. Of gzip, because each member's end copies what follows it; of
+# zstd, because 4 bytes can stand for 128 KiB, and all that comes out is held in memory.
+_GZIP_STEP = 1 << 16
+_ZSTD_STEP = 1 << 13
 _WINDOW = 1 << 27  # zstd --long=27, the most that the zstd tool accepts unasked
 
 
@@ -178,7 +182,7 @@ class _Decompressed(io.RawIOBase):
     def __init__(self, raw: io.RawIOBase, damaged: Callable[[str], None]) -> None:
         self._raw = raw
         self._damaged = damaged
-        self._ready = b""
+        self._ready = memoryview(b"")
         self._done = False
 
     def readable(self) -> bool:
@@ -186,7 +190,7 @@ class _Decompressed(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         while not self._ready and not self._done:
-            self._ready = self._more()
+            self._ready = memoryview(self._more())
         n = min(len(buffer), len(self._ready))
         buffer[:n] = self._ready[:n]
         self._ready = self._ready[n:]
@@ -204,7 +208,7 @@ class _Gzip(_Decompressed):
     def _more(self) -> bytes:
         data = self._member.unconsumed_tail or self._member.unused_data
         if len(data) < len(_GZIP_MAGIC):
-            data += self._raw.read(_BLOCK) or b""
+            data += self._raw.read(_GZIP_STEP) or b""
         if self._member.eof:
             if not data.startswith(_GZIP_MAGIC):
                 self._done = True  # end of the file, or padding after the last member
@@ -232,7 +236,7 @@ class _Zstd(_Decompressed):
         self._frame = _zstd_frame()
 
     def _more(self) -> bytes:
-        data = (self._frame.eof and self._frame.unused_data) or self._raw.read(_BLOCK // 8) or b""
+        data = (self._frame.eof and self._frame.unused_data) or self._raw.read(_ZSTD_STEP) or b""
         if self._frame.eof:
             if not data:
                 self._done = True

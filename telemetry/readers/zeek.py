@@ -8,8 +8,9 @@ batch. Only the columns of `_WANTED` are looked at, so labels and names end here
 What a line cannot tell stays unknown:
 
 * Zeek gives one start and one duration for both sides. Every side that sent
-  something is given `first = ts` and `last = ts + duration`; the responder's true
-  first packet lies somewhere between.
+  something is given `first = ts` and `last = ts + duration`, the responder a
+  microsecond later: its true first packet lies somewhere between, and who began
+  must not be lost.
 * A connection of which Zeek counts no packet on either side (bad checksums only)
   keeps the originator's times with counters of 0, so that it has a place in time.
 
@@ -489,7 +490,7 @@ def _batch(table: _Table, tally: Tally) -> RawBatch:
     protocol = numbers.protocols((a_hi != 0) | (a_lo >> np.uint64(32) != 0xFFFF))
     seen, flags = numbers.flags(protocol)
     a = _side(numbers, "orig", first, last, seen[0], flags[0])
-    b = _side(numbers, "resp", first, last, seen[1], flags[1])
+    b = _side(numbers, "resp", first + 1, np.maximum(last, first + 1), seen[1], flags[1])
     silent = (a.first == NEVER) & (b.first == NEVER)
     a.first[silent], a.last[silent] = first[silent], last[silent]
     rows = len(table)

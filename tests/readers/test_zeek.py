@@ -165,7 +165,7 @@ def test_a_record_of_both_sides(save: Save) -> None:
     assert (record["b.packets"], record["b.bytes"], record["b.payload_bytes"]) == (4, 508, 336)
     assert (record["a.min_bytes"], record["a.max_bytes"]) == (UNKNOWN, UNKNOWN)
     assert record["a.tcp_flags"] == record["b.tcp_flags"] == 0x1B
-    assert record["a.first"] == record["b.first"] == start
+    assert (record["a.first"], record["b.first"]) == (start, start + 1)
     assert record["a.last"] == record["b.last"] == start + 2_500_001
 
 

@@ -85,14 +85,11 @@ def _of_a_quiet_host(f: Columns) -> Floats:
 
 def _few_hosts(f: Columns) -> Evidence:
     share = f["hosts"] / np.maximum(f["all_hosts"], 1)
-    # With fewer than ten inside hosts in view, a single one says little.
-    sub = np.where(
-        f["all_hosts"] >= 10,
-        1 - ramp(share, 0.01, 0.1),
-        np.where(f["hosts"] == 1, 0.5, 0.0),
-    )
+    # One host of thousands is much; of ten, little; with fewer in view, next to nothing.
+    told_by = steps(f["all_hosts"], {10: 0.3, 100: 0.6, 1000: 1.0})
+    rare = np.maximum(1 - ramp(share, 0.01, 0.1), np.where(f["hosts"] <= 2, 0.8, 0.0))
+    sub = np.where(f["all_hosts"] >= 10, rare * told_by, np.where(f["hosts"] == 1, 0.2, 0.0))
     sub[f["all_hosts"] == 0] = 0.0
-    sub = np.where((f["all_hosts"] >= 10) & (f["hosts"] <= 2), np.maximum(sub, 0.8), sub)
 
     def sentence(i: int) -> str:
         return (
@@ -106,4 +103,4 @@ def _few_hosts(f: Columns) -> Evidence:
 SIZES = Detector("sizes", "c2", 0.25, _sizes, supports=True)
 ODD_PORT = Detector("odd_port", "c2", 0.25, _odd_port)
 TOOL_PORT = Detector("tool_port", "c2", 0.42, _tool_port)
-FEW_HOSTS = Detector("few_hosts", "c2", 0.10, _few_hosts, supports=True)
+FEW_HOSTS = Detector("few_hosts", "c2", 0.25, _few_hosts, supports=True)

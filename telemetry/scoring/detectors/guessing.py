@@ -16,7 +16,8 @@ def _evaluate(f: Columns) -> Evidence:
     sub = sub * (1 - 0.6 * ramp(f["login_duration_s"], 150, 900))
     # Failed log-ins resemble each other; real sessions do not.
     sub = sub * (1 - 0.4 * ramp(f["login_dispersion"], 0.3, 1.0))
-    # Spread over many hosts it is the same thing, done with more patience.
+    # One session a host is a look at the banner; three or more are guesses.
+    sub = sub * (0.5 + 0.5 * ramp(f["login_sessions_per_host"], 1, 3))
     sub = np.where(f["asked_for"], 0.6 * sub, sub)
 
     def sentence(i: int) -> str:

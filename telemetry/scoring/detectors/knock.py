@@ -24,7 +24,7 @@ def believable(f: Columns) -> Floats:
 
 def only_scans(f: Columns) -> Floats:
     """Returns 1, or less for who also guesses passwords: that is the name to give it."""
-    return 1 - 0.5 * ramp(f["login_sessions"], 5, 15)
+    return 1 - 0.5 * ramp(f["login_sessions_per_host"], 3, 10)
 
 
 def _evaluate(f: Columns) -> Evidence:

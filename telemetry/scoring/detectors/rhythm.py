@@ -60,9 +60,12 @@ def _habit(f: Columns) -> Floats:
     factor[one_of(kind, "tunnel")] = 0.3
     # On web ports, checks for updates, mail and telemetry keep even time too, but from
     # some five minutes upward, as their makers pay for every call (Windows 15 and 28
-    # minutes, browsers 5 and 30 minutes and more).
+    # minutes, browsers 5 and 30 minutes and more). Their timers are mostly exact; jitter
+    # is what beacons are given to look human (Cobalt Strike, Sliver).
     web = one_of(kind, "web") & ~from_outside
-    factor[web] = steps(f["rhythm_median_s"], {120: 1.0, 300: 0.55, 900: 0.4})[web]
+    slow = steps(f["rhythm_median_s"], {120: 1.0, 300: 0.55, 900: 0.4})
+    unsteady = f["rhythm_mad_s"] > 0.02 * f["rhythm_median_s"]
+    factor[web] = np.where(unsteady, np.sqrt(slow), slow)[web]
     # Signs of life inside one connection are what keep-alives of browsers, chat and
     # middleboxes look like (Chrome's TCP keep-alive is 45 s); RFC 1122, 4.2.3.6.
     inside = (series == "beat") & (f["rhythm_connections"] < 0.5 * f["rhythm_gaps"])

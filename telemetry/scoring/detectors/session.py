@@ -32,4 +32,4 @@ def _evaluate(f: Columns) -> Evidence:
     return Evidence(sub, sentence)
 
 
-DETECTOR = Detector("session", "c2", 0.38, _evaluate)
+DETECTOR = Detector("session", "c2", 0.32, _evaluate)
