@@ -110,8 +110,10 @@ SELECT
         ELSE 'OTH'
     END AS conn_state,
     CASE
-        -- A log that knows no packet sizes knows no time of the answer either.
-        WHEN protocol = 6 AND o_syn AND r_syn AND endpoint_min_bytes IS NOT NULL
+        -- A log that knows no packet sizes, or gives one time for both sides, knows no
+        -- time of the answer.
+        WHEN protocol = 6 AND o_syn AND r_syn AND endpoint_first <> peer_first
+            AND endpoint_min_bytes IS NOT NULL
             THEN abs(epoch_us(endpoint_first - peer_first)) / 1e6
     END AS handshake_s,
     endpoint_sent,
