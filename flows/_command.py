@@ -27,7 +27,7 @@ _EPILOGUE = "Exit code 0: done. 1: a run failed. 2: wrong usage, or refused."
 
 def daily() -> int:
     """Runs the daily flow; returns the exit code."""
-    app = App(name="python -m flows.daily", version_flags=(), help_epilogue=_EPILOGUE)
+    app = _app("daily")
 
     @app.default
     def run(*sources: str, json: Json = False, options: Options = DEFAULTS) -> int:
@@ -49,7 +49,7 @@ def daily() -> int:
 
 def ingest() -> int:
     """Runs the ingest flow; returns the exit code."""
-    app = App(name="python -m flows.ingest", version_flags=(), help_epilogue=_EPILOGUE)
+    app = _app("ingest")
 
     @app.default
     def run(*sources: str, json: Json = False, options: Options = DEFAULTS) -> int:
@@ -71,7 +71,7 @@ def ingest() -> int:
 
 def score() -> int:
     """Runs the score flow; returns the exit code."""
-    app = App(name="python -m flows.score", version_flags=(), help_epilogue=_EPILOGUE)
+    app = _app("score")
 
     @app.default
     def run(*, json: Json = False, options: Options = DEFAULTS) -> int:
@@ -86,6 +86,15 @@ def score() -> int:
         return 0
 
     return _main(app)
+
+
+def _app(name: str) -> App:
+    return App(
+        name=f"python -m flows.{name}",
+        version_flags=(),
+        help_epilogue=_EPILOGUE,
+        suppress_keyboard_interrupt=False,  # told in `_main`
+    )
 
 
 def _main(app: App) -> int:

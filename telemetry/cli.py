@@ -21,6 +21,7 @@ app = App(
     help="Find foreign attack infrastructure in network telemetry, keeping no domestic "
     "communication and no content.",
     version="0.1.0",
+    suppress_keyboard_interrupt=False,  # told in `main`
     help_epilogue="Exit code 0: done. 1: a run failed. 2: wrong usage, or refused.",
 )
 audit = App(name="audit", help="Verify the ledger.")
@@ -44,7 +45,7 @@ class Options:
         home: Domestic prefix, repeatable; alone it replaces the country.
         sensor: Name of the place where the sources were taken.
         authority: File of the approval under which this is done.
-        key: Pseudonym key file (default: <lake>.key).
+        key: Pseudonym key file; otherwise beside the lake, its name with .key.
         decoder: Packet decoder.
         threshold: Score from which an endpoint is listed.
     """

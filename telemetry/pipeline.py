@@ -183,9 +183,9 @@ def _open_post(settings: Settings, run_id: str) -> Iterator[tuple[_Post, Lake]]:
     authority = Authority.load(settings.authority, settings.overseer_key)
     authority.check(settings.sensor, datetime.now(UTC))
     homeland = load_homeland(settings)
+    ledger = Ledger(settings.lake / "ledger.jsonl", settings.ledger_key)
     keys = _load_keys(settings)
     border = Border(homeland, authority.allowed_mask)
-    ledger = Ledger(settings.lake / "ledger.jsonl", settings.ledger_key)
     with Lake.create_or_open(
         settings.lake, policy_sha256=homeland.policy_sha256, key_id=keys.key_id
     ) as lake:
@@ -210,10 +210,17 @@ def _load_keys(settings: Settings) -> Keys:
     path, lake = settings.key_path, settings.lake
     if path.resolve().is_relative_to(lake.resolve()):
         raise SettingsError("The key must not lie inside the lake; give another --key.")
-    new = not lake.exists() or (lake.is_dir() and not any(lake.iterdir()))
-    if new and settings.key_file is None and not path.exists():
+    if settings.key_file is None and _is_new(lake) and not path.exists():
         return Keys.create(path)
     return Keys.load(path)
+
+
+def _is_new(lake: Path) -> bool:
+    """Whether there is no lake yet, or an empty folder in its place."""
+    try:
+        return not lake.exists() or (lake.is_dir() and not any(lake.iterdir()))
+    except OSError:
+        return False  # opening it will say why
 
 
 def _ingest_all(
