@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 
@@ -22,7 +25,13 @@ def _kernel_cache() -> Path:
     cache = home / "__pycache__"
     if not os.access(cache if cache.is_dir() else home, os.W_OK):
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sekisho"
+        try:
+            cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:  # a service user without a home: compile anew, and leave nothing
+            cache = Path(tempfile.mkdtemp(prefix="sekisho-"))
+            atexit.register(shutil.rmtree, cache, ignore_errors=True)
     return cache / f"kernels-{digest.hexdigest()[:16]}"
 
 
-os.environ.setdefault("NUMBA_CACHE_DIR", str(_kernel_cache()))
+if "NUMBA_CACHE_DIR" not in os.environ:
+    os.environ["NUMBA_CACHE_DIR"] = str(_kernel_cache())

@@ -98,8 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SekishoError as error:
         print(f"sekisho: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("sekisho: stopped; nothing that was stored is lost.", file=sys.stderr)
+    except (KeyboardInterrupt, RuntimeError) as stop:
+        # DuckDB tells of Ctrl-C in its own way.
+        if isinstance(stop, RuntimeError) and "interrupted" not in str(stop).lower():
+            raise
+        print("sekisho: Stopped; nothing that was stored is lost.", file=sys.stderr)
         return 1
     except BrokenPipeError:
         _settle_stdout()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -32,7 +34,9 @@ _STAGES = {
     "report": "Writing the report",
 }
 _SHOWN = 12
-"""Rows of a table on a terminal; files and --json hold them all."""
+"""Endpoints shown on a terminal; files and --json hold them all."""
+_SHOWN_ROWS = 500
+"""Rows of an answer to a query; laying out more takes a terminal too long."""
 
 
 class Console(Watcher):
@@ -215,14 +219,16 @@ def print_table(table: pa.Table, as_json: bool) -> None:
     """Prints the answer to a query: JSON Lines, or a table that fits the terminal."""
     if as_json:
         for row in table.to_pylist():
-            print(json.dumps(row, default=str))
+            print(_json(row))
         return
     shown = Table(box=None, pad_edge=False)
     for name in table.column_names:
         shown.add_column(name, overflow="fold")
-    for row in table.to_pylist():
+    for row in table.slice(0, _SHOWN_ROWS).to_pylist():
         shown.add_row(*("" if value is None else str(value) for value in row.values()))
     Terminal(highlight=False, markup=False).print(shown)
+    if len(table) > _SHOWN_ROWS:
+        print(f"… and {len(table) - _SHOWN_ROWS:,} more rows; --json prints them all")
 
 
 def print_facts(title: str, facts: Mapping[str, Any], as_json: bool) -> None:
@@ -238,7 +244,24 @@ def print_facts(title: str, facts: Mapping[str, Any], as_json: bool) -> None:
 
 def _print_json(answer: dict[str, Any]) -> None:
     with suppress(BrokenPipeError):
-        print(json.dumps(answer, default=str))
+        print(_json(answer))
+
+
+def _json(value: Any) -> str:
+    """Returns JSON that any program reads: times with Z, no NaN."""
+    return json.dumps(_plain(value), default=str, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="microseconds") + "Z"
+    return value
 
 
 def _sum(sources: Iterable[SourceReport], name: str) -> str:

@@ -6,7 +6,6 @@ nothing. The caller has checked that the bytes are there, and keeps the array
 alive.
 """
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc,type-arg"
-# ruff: noqa: ANN001, ANN202, ARG001
 
 from __future__ import annotations
 

@@ -178,10 +178,9 @@ def _open_post(settings: Settings, run_id: str) -> Iterator[tuple[_Post, Lake]]:
     """Opens everything a run that writes needs, in the order of who may refuse it."""
     from telemetry.homeland import Border
     from telemetry.lake import Lake
-    from telemetry.privacy import Authority, Gate, Ledger
+    from telemetry.privacy import Gate, Ledger
 
-    authority = Authority.load(settings.authority, settings.overseer_key)
-    authority.check(settings.sensor, datetime.now(UTC))
+    authority = _approval(settings)
     homeland = load_homeland(settings)
     ledger = Ledger(settings.lake / "ledger.jsonl", settings.ledger_key)
     keys = _load_keys(settings)
@@ -194,6 +193,15 @@ def _open_post(settings: Settings, run_id: str) -> Iterator[tuple[_Post, Lake]]:
             _Post(settings, homeland, authority, border, keys, gate, ledger, run_id),
             lake,
         )
+
+
+def _approval(settings: Settings) -> Authority:
+    """Returns the authority, if it covers what is done now."""
+    from telemetry.privacy import Authority
+
+    authority = Authority.load(settings.authority, settings.overseer_key)
+    authority.check(settings.sensor, datetime.now(UTC))
+    return authority
 
 
 def load_homeland(settings: Settings) -> Homeland:
@@ -267,17 +275,18 @@ def _ingest_one(
     try:
         source = open_source(path, watch.position)
         watch.source(*place, source.size)
-        if lake.known(source.sha256, post.settings.sensor):
+        if source.sha256 and lake.known(source.sha256, post.settings.sensor):
             return _report(path, source, None, Tally(), 0, "already_ingested")
         reader = find_reader(source, post.settings.decoder)
         name = reader.name
         with lake.source() as staged:
             for batch in reader.read(source, post.border, tally):
                 staged.stage(post.gate.admit(batch, tally, reader.gated))
-            if not source.unchanged():
-                raise SourceError("It changed while it was read; ingest it again.")
-            staged.accept(_stored(post, source, name, tally, staged.rows))
-        return _report(path, source, name, tally, staged.rows, "ingested", tally.damage)
+            source.finish()
+            rows = staged.rows
+            if not staged.accept(_stored(post, source, name, tally, rows)):
+                return _report(path, source, None, Tally(), 0, "already_ingested")
+        return _report(path, source, name, tally, rows, "ingested", tally.damage)
     except SourceError as error:
         return _report(path, source, name, Tally(), 0, "refused", str(error))
     finally:
@@ -288,6 +297,7 @@ def _ingest_one(
 def _stored(post: _Post, source: Source, name: str, tally: Tally, rows: int) -> StoredSource:
     from telemetry.lake import StoredSource
 
+    assert source.sha256 is not None  # it is finished
     return StoredSource(
         sha256=source.sha256,
         sensor=post.settings.sensor,
@@ -357,16 +367,21 @@ def _publish(lake: Lake) -> None:
 
 
 @contextmanager
-def _open_lake(settings: Settings) -> Iterator[tuple[Lake, Ledger]]:
-    """Opens an existing lake for work on records that have passed the gate already."""
+def _open_lake(settings: Settings) -> Iterator[tuple[Lake, Ledger, str]]:
+    """Opens an existing lake for work on records that have passed the gate already.
+
+    Yields:
+        The lake, its ledger, and the id of the authority under which the work is done.
+    """
     from telemetry.lake import Lake
     from telemetry.privacy import Ledger
 
+    authority = _approval(settings).id
     meta = Lake.peek(settings.lake)
     with Lake.create_or_open(
         settings.lake, policy_sha256=meta.policy_sha256, key_id=meta.key_id
     ) as lake:
-        yield lake, Ledger(settings.lake / "ledger.jsonl", settings.ledger_key)
+        yield lake, Ledger(settings.lake / "ledger.jsonl", settings.ledger_key), authority
 
 
 def score(settings: Settings, progress: Progress | None = None) -> list[ScoredEndpoint]:
@@ -376,6 +391,7 @@ def score(settings: Settings, progress: Progress | None = None) -> list[ScoredEn
         All endpoints, highest score first.
 
     Raises:
+        AuthorityError: The authority does not cover this.
         LakeError: There is no lake, or it cannot be written.
     """
     from telemetry import scoring
@@ -384,8 +400,7 @@ def score(settings: Settings, progress: Progress | None = None) -> list[ScoredEn
     watch = progress or Progress()
     watch.stage("score")
     run_id = _run_id()
-    authority = _authority_id(settings)  # before anything is done on its account
-    with _open_lake(settings) as (lake, ledger):
+    with _open_lake(settings) as (lake, ledger, authority):
         lake.merge()
         _publish(lake)
         connection = lake.work_connection()
@@ -430,12 +445,6 @@ def read_scores(settings: Settings) -> list[ScoredEndpoint]:
     ]
 
 
-def _authority_id(settings: Settings) -> str:
-    from telemetry.privacy import Authority
-
-    return Authority.load(settings.authority, settings.overseer_key).id
-
-
 def make_list(
     settings: Settings, progress: Progress | None = None
 ) -> tuple[list[ScoredEndpoint], list[Path]]:
@@ -445,6 +454,7 @@ def make_list(
         The listed endpoints, highest score first, and the files.
 
     Raises:
+        AuthorityError: The authority does not cover this.
         LakeError: There is no lake, or it cannot be written.
         PrivacyError: The settings name another home than the lake's, or an entry is
             domestic; nothing was written then.
@@ -463,9 +473,8 @@ def make_list(
         )
     endpoints = read_scores(settings)
     listed = [endpoint for endpoint in endpoints if endpoint.listed]
-    with _open_lake(settings) as (_, ledger):
+    with _open_lake(settings) as (_, ledger, authority):
         run_id = _run_id()
-        authority = _authority_id(settings)
         files = write_lists(
             listed,
             settings.lake / "lists",
@@ -490,6 +499,7 @@ def make_report(settings: Settings, progress: Progress | None = None) -> Path:
         The file.
 
     Raises:
+        AuthorityError: The authority does not cover this.
         LakeError: There is no lake, or it cannot be written.
     """
     from telemetry.lake import query
@@ -498,12 +508,12 @@ def make_report(settings: Settings, progress: Progress | None = None) -> Path:
     watch = progress or Progress()
     watch.stage("report")
     endpoints = read_scores(settings)
-    with _open_lake(settings) as (lake, ledger):
+    with _open_lake(settings) as (lake, ledger, authority):
         run_id = _run_id()
         sources = lake.sources()
         facts = ReportFacts(
             run=run_id,
-            authority=_authority_id(settings),
+            authority=authority,
             made_at=datetime.now(UTC).replace(tzinfo=None),
             period=_period(settings),
             sources=[
@@ -531,7 +541,7 @@ def make_report(settings: Settings, progress: Progress | None = None) -> Path:
         )
         path = settings.lake / "reports" / "report.html"
         write_report(facts, path)
-        ledger.append("report", run=run_id, authority=facts.authority)
+        ledger.append("report", run=run_id, authority=authority)
     return path
 
 

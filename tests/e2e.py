@@ -105,6 +105,10 @@ def stored(lake: Path) -> pa.Table:
     return query(lake, "SELECT * FROM stored_records ORDER BY ALL")
 
 
+def query_rows(lake: Path, sql: str) -> list[dict[str, Any]]:
+    return query(lake, sql).to_pylist()
+
+
 def count(lake: Path, table: str) -> int:
     return int(query(lake, f"SELECT count(*) AS n FROM {table}")["n"][0].as_py())
 

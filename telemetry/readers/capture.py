@@ -4,7 +4,6 @@ What pcap and pcapng share: a buffer that is refilled from the stream, a walker
 that finds the next packets in it, and the loop that decodes and meters them.
 """
 # mypy: disable-error-code="no-untyped-def,misc"
-# ruff: noqa: ANN001, ANN202
 
 from __future__ import annotations
 
@@ -16,9 +15,9 @@ import numpy as np
 from numba import njit
 
 from telemetry.homeland import Border
+from telemetry.loads import put
 from telemetry.raw import I64, RawBatch
 from telemetry.readers.decode import TIME, decode
-from telemetry.loads import put
 from telemetry.readers.meter import (
     BATCH,
     FlowTable,

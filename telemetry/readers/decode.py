@@ -24,7 +24,6 @@ Rules, which the reference decoder follows too:
   `unallocated`. Directions are the authority's.
 """
 # mypy: disable-error-code="no-untyped-def,misc"
-# ruff: noqa: ANN001, ANN202
 
 from __future__ import annotations
 
@@ -34,8 +33,8 @@ from numba import njit
 from telemetry.homeland import DOMESTIC, FOREIGN, SPECIAL
 from telemetry.homeland.border import verdict
 from telemetry.homeland.tables import class_of
-from telemetry.raw import TUNNELS
 from telemetry.loads import be16, be32, be64, put, u8
+from telemetry.raw import TUNNELS
 from telemetry.reasons import Reason
 
 LINK_NAMES = {

@@ -8,7 +8,6 @@ finished segment at any time and the table can be emptied whenever it is full:
 the lake's merge puts segments of one record together exactly.
 """
 # mypy: disable-error-code="no-untyped-def,misc"
-# ruff: noqa: ANN001, ANN202
 
 from __future__ import annotations
 
@@ -20,6 +19,7 @@ from numba import njit
 
 from telemetry.bursts import coalesce
 from telemetry.columns import BURST_US, CUT_US, IDLE_US
+from telemetry.loads import get, prefetch, put
 from telemetry.raw import I64, NEVER, U64, UNKNOWN, Bursts, RawBatch, Side
 from telemetry.readers.decode import (
     E_HI,
@@ -35,7 +35,6 @@ from telemetry.readers.decode import (
     TIME,
     WORDS,
 )
-from telemetry.loads import get, prefetch, put
 
 BATCH = 64
 """Packets decoded before the first of them is metered."""

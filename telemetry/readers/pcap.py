@@ -4,7 +4,6 @@ Format: draft-ietf-opsawg-pcap. The modified header of Kuznetzov's patches
 (24-byte record headers) is read too.
 """
 # mypy: disable-error-code="no-untyped-def,misc"
-# ruff: noqa: ANN001, ANN202
 
 from __future__ import annotations
 
@@ -16,6 +15,7 @@ from numba import njit
 
 from telemetry.errors import SourceError
 from telemetry.homeland import Border
+from telemetry.loads import be32, le32
 from telemetry.raw import I64, RawBatch
 from telemetry.readers.capture import (
     CORRUPT,
@@ -27,7 +27,6 @@ from telemetry.readers.capture import (
     read_frames,
 )
 from telemetry.readers.decode import LINK_NAMES
-from telemetry.loads import be32, le32
 from telemetry.readers.meter import BATCH, has_room
 from telemetry.readers.source import Source
 from telemetry.records import Tally

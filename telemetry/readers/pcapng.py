@@ -4,7 +4,6 @@ Format: draft-ietf-opsawg-pcapng. Packets come from enhanced, simple and the
 obsolete packet blocks; names, comments and all else are stepped over unread.
 """
 # mypy: disable-error-code="no-untyped-def,misc"
-# ruff: noqa: ANN001, ANN202
 
 from __future__ import annotations
 
@@ -15,7 +14,8 @@ import numpy as np
 from numba import njit
 
 from telemetry.homeland import Border
-from telemetry.raw import I64, RawBatch
+from telemetry.loads import be16, be32, le16, le32
+from telemetry.raw import RawBatch
 from telemetry.readers.capture import (
     CONTROL,
     CORRUPT,
@@ -28,7 +28,6 @@ from telemetry.readers.capture import (
     read_frames,
 )
 from telemetry.readers.decode import LINK_NAMES
-from telemetry.loads import be16, be32, le16, le32
 from telemetry.readers.meter import BATCH, has_room
 from telemetry.readers.source import Source
 from telemetry.records import Tally
@@ -130,6 +129,7 @@ def _walk(state, address, position, end, frames):
         )
         n += 1
     return n, position, MORE
+
 
 @njit(cache=True, nogil=True)
 def _meter(state, address, position, end, frames, flows, tables, allowed, counts):

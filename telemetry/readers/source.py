@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import sys
-import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -28,12 +27,13 @@ _WINDOW = 1 << 27  # zstd --long=27, the most that the zstd tool accepts unasked
 
 
 class Source:
-    """An input opened once and read as often as needed.
+    """An input: a file, read as often as needed, or a pipe, read once and kept nowhere.
 
     Attributes:
         path: As the caller named it; for messages to the caller only.
-        size: Bytes on disk.
-        sha256: Hash of these bytes; known before anything is parsed.
+        size: Bytes on disk; 0 for a pipe.
+        sha256: Hash of the bytes: of a file before anything is parsed, of a pipe once
+            `finish` was called, None until then.
         container: `plain`, `gzip` or `zstd`.
         head: First bytes after decompression.
         damage: Why the decompressed stream ended early, if it did.
@@ -42,57 +42,76 @@ class Source:
     def __init__(
         self, path: str, file: io.FileIO, progress: Callable[[int], None] | None = None
     ) -> None:
-        """Hashes the file and looks at its first bytes.
+        """Hashes a file, and looks at the first bytes.
 
         Args:
             path: Name for messages.
-            file: Seekable binary file, owned by this object from now on.
-            progress: Called with the number of bytes read from disk so far.
+            file: Unbuffered binary file, owned by this object from now on.
+            progress: Called with the number of bytes read so far.
 
         Raises:
-            SourceError: The file cannot be read.
+            SourceError: It cannot be read, or is empty.
         """
         self.path = path
+        self.sha256: str | None = None
         self.damage: str | None = None
         self._file = file
         self._progress = progress
+        self._hash = hashlib.sha256()
+        self._is_pipe = not file.seekable()
         self._stat = os.fstat(file.fileno())
-        self.size = self._stat.st_size
-        try:
-            self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            self.container = self._container()
-            self.head = _read_up_to(self.stream(), HEAD)
-        except OSError as error:
-            raise SourceError(f"It cannot be read: {_os_reason(error)}.") from None
-        self.damage = None
+        self.size = 0 if self._is_pipe else self._stat.st_size
+        if not self._is_pipe:
+            try:
+                self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise SourceError(f"It cannot be read: {_os_reason(error)}.") from None
+        self._plain, self._stream = self._open()
+        self.head = self._stream.peek(HEAD)[:HEAD]
 
     def stream(self) -> io.BufferedReader:
         """Returns the decompressed bytes from the start; one stream at a time."""
-        self._file.seek(0)
-        raw: io.RawIOBase = _Counted(self._file, self._progress)
-        if self.container == "gzip":
-            raw = _Gzip(raw, self._damaged)
-        elif self.container == "zstd":
-            raw = _Zstd(raw, self._damaged)
-        return io.BufferedReader(raw, _BLOCK)
+        if not self._is_pipe:
+            self.damage = None
+            self._plain, self._stream = self._open()
+        return self._stream
 
-    def unchanged(self) -> bool:
-        """Returns whether the file is still the one that was hashed."""
+    def finish(self) -> None:
+        """Reads what is left of a pipe, so that its hash is that of all its bytes.
+
+        Raises:
+            SourceError: It cannot be read, or a file is no longer the one that was hashed.
+        """
+        if self._is_pipe:
+            while self._plain.read(_BLOCK):
+                pass
+            self.sha256 = self._hash.hexdigest()
+            return
         now = os.fstat(self._file.fileno())
-        return (now.st_size, now.st_mtime_ns) == (self._stat.st_size, self._stat.st_mtime_ns)
+        if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
+            raise SourceError("It changed while it was read; ingest it again.")
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
-    def _container(self) -> str:
-        self._file.seek(0)
-        magic = self._file.read(4)
+    def _open(self) -> tuple[io.BufferedReader, io.BufferedReader]:
+        """Returns the bytes as they are, and decompressed."""
+        if not self._is_pipe:
+            self._file.seek(0)
+        counted = _Counted(self._file, self._progress, self._hash if self._is_pipe else None)
+        plain: io.BufferedReader = io.BufferedReader(counted, _BLOCK)
+        magic = plain.peek(len(_ZSTD_MAGIC))
+        if not magic:
+            raise SourceError("It is empty.")
+        self.container = "plain"
         if magic.startswith(_GZIP_MAGIC):
-            return "gzip"
-        if magic == _ZSTD_MAGIC:
-            return "zstd"
-        return "plain"
+            self.container = "gzip"
+            return plain, io.BufferedReader(_Gzip(plain, self._damaged), _BLOCK)
+        if magic.startswith(_ZSTD_MAGIC):
+            self.container = "zstd"
+            return plain, io.BufferedReader(_Zstd(plain, self._damaged), _BLOCK)
+        return plain, plain
 
     def _damaged(self, why: str) -> None:
         self.damage = why
@@ -103,17 +122,17 @@ def open_source(path: str, progress: Callable[[int], None] | None = None) -> Sou
 
     Args:
         path: File name, or `-`.
-        progress: Called with the number of bytes read from disk so far.
+        progress: Called with the number of bytes read so far.
 
     Raises:
         SourceError: It is missing, not a file, not readable or empty.
     """
-    file = _spooled_stdin() if path == "-" else _open_file(Path(path))
-    source = Source(path, file, progress)
-    if source.size == 0:
-        source.close()
-        raise SourceError("It is empty.")
-    return source
+    file = _open_stdin() if path == "-" else _open_file(Path(path))
+    try:
+        return Source(path, file, progress)
+    except SourceError:
+        file.close()
+        raise
 
 
 def _open_file(path: Path) -> io.FileIO:
@@ -125,29 +144,10 @@ def _open_file(path: Path) -> io.FileIO:
         raise SourceError(f"It cannot be opened: {_os_reason(error)}.") from None
 
 
-def _spooled_stdin() -> io.FileIO:
-    # The hash must be known before anything is parsed, so the stream needs a second reading;
-    # an unnamed file on disk holds it and is gone with the process.
+def _open_stdin() -> io.FileIO:
     if sys.stdin is None:
         raise SourceError("Standard input is closed.")
-    try:
-        spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-        while block := sys.stdin.buffer.read(_BLOCK):
-            spool.write(block)
-        spool.seek(0)
-    except OSError as error:
-        raise SourceError(
-            f"Standard input cannot be kept for its second reading: {_os_reason(error)}."
-        ) from None
-    return spool
-
-
-def _read_up_to(stream: io.BufferedReader, size: int) -> bytes:
-    parts = []
-    while size > 0 and (part := stream.read(size)):
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+    return io.FileIO(os.dup(sys.stdin.fileno()), "rb")
 
 
 def _os_reason(error: OSError) -> str:
@@ -155,31 +155,42 @@ def _os_reason(error: OSError) -> str:
 
 
 class _Counted(io.RawIOBase):
-    """The file's bytes, reporting how far it was read."""
+    """The file's bytes, reporting how far it was read; a pipe's are hashed on the way."""
 
-    def __init__(self, file: io.FileIO, progress: Callable[[int], None] | None) -> None:
+    def __init__(
+        self,
+        file: io.FileIO,
+        progress: Callable[[int], None] | None,
+        digest: hashlib._Hash | None,
+    ) -> None:
         self._file = file
         self._progress = progress
+        self._digest = digest
         self._position = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        try:
-            n = self._file.readinto(buffer)
+        buffer = memoryview(buffer)  # `read` hands over a bytearray, whose slices are copies
+        n = 0
+        try:  # a pipe gives what it has; the buffer is filled, for the sake of `peek`
+            while n < len(buffer) and (more := self._file.readinto(buffer[n:])):
+                n += more
         except OSError as error:
             raise SourceError(f"It cannot be read: {_os_reason(error)}.") from None
+        if self._digest is not None:
+            self._digest.update(buffer[:n])
         self._position += n
         if self._progress is not None:
             self._progress(self._position)
-        return int(n)
+        return n
 
 
 class _Decompressed(io.RawIOBase):
     """Bytes of a compressed file; damage ends the stream and is reported, not raised."""
 
-    def __init__(self, raw: io.RawIOBase, damaged: Callable[[str], None]) -> None:
+    def __init__(self, raw: io.BufferedReader, damaged: Callable[[str], None]) -> None:
         self._raw = raw
         self._damaged = damaged
         self._ready = memoryview(b"")
@@ -189,19 +200,24 @@ class _Decompressed(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self._ready and not self._done:
-            self._ready = memoryview(self._more())
-        n = min(len(buffer), len(self._ready))
-        buffer[:n] = self._ready[:n]
-        self._ready = self._ready[n:]
-        return n
+        filled = 0
+        while filled < len(buffer):
+            while not self._ready and not self._done:
+                self._ready = memoryview(self._more())
+            n = min(len(buffer) - filled, len(self._ready))
+            if n == 0:
+                break
+            buffer[filled : filled + n] = self._ready[:n]
+            self._ready = self._ready[n:]
+            filled += n
+        return filled
 
     def _more(self) -> bytes:
         raise NotImplementedError
 
 
 class _Gzip(_Decompressed):
-    def __init__(self, raw: io.RawIOBase, damaged: Callable[[str], None]) -> None:
+    def __init__(self, raw: io.BufferedReader, damaged: Callable[[str], None]) -> None:
         super().__init__(raw, damaged)
         self._member = zlib.decompressobj(wbits=31)
 
@@ -231,7 +247,7 @@ def _zstd_frame() -> zstandard.ZstdDecompressionObj:
 
 
 class _Zstd(_Decompressed):
-    def __init__(self, raw: io.RawIOBase, damaged: Callable[[str], None]) -> None:
+    def __init__(self, raw: io.BufferedReader, damaged: Callable[[str], None]) -> None:
         super().__init__(raw, damaged)
         self._frame = _zstd_frame()
 

@@ -154,6 +154,11 @@ def test_a_length_of_zero_is_taken_from_the_frame(decoder: Decoder, version: int
     assert row["peer_max_bytes"] == 0xFFFF  # all that a size can say
 
 
+def test_a_wire_length_below_the_captured_one_is_not_believed(decoder: Decoder) -> None:
+    packet = ip4(DOMESTIC4, FOREIGN4, TCP, tcp(40000, 443), total=0)
+    assert decoder.row(Packet(NOON, packet, 10), link=RAW)["peer_bytes"] == 40
+
+
 @pytest.mark.parametrize(
     "packet",
     [

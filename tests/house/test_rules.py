@@ -1,0 +1,221 @@
+"""Rules of the house that no other tool checks."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from e2e import ROOT
+
+from telemetry.cli import app
+
+TEXT = {".py", ".md", ".toml", ".yaml", ".yml", ".sql", ".j2", ".ipynb", ".csv", ".json", ".lock"}
+CODE = sorted((ROOT / "telemetry").rglob("*.py"))
+
+
+def files(*folders: str) -> Iterator[Path]:
+    """Yields the project's own files: those that git knows or would take in."""
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z", *folders],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    paths = (ROOT / name for name in listed.stdout.split("\0") if name)
+    yield from (path for path in paths if path.is_file())
+
+
+def text_files() -> Iterator[Path]:
+    for path in files():
+        if path.suffix in TEXT or path.name in ("Makefile", "LICENSE") or path.parent.name == ".ci":
+            yield path
+
+
+# --- code and tests ------------------------------------------------------------------------------
+
+
+def _imported(path: Path) -> set[str]:
+    """Returns every module of telemetry that a file names in its imports, parents included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def _module(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_every_module_is_reached_from_the_tests() -> None:
+    """A module is imported by a test, or by a module that is."""
+    tests = [path for path in (ROOT / "tests").rglob("*.py") if ".mypy_cache" not in path.parts]
+    reached = {name for path in tests for name in _imported(path)}
+    used = {_module(path): _imported(path) | _named(path) for path in CODE}
+    while new := {n for module in reached & set(used) for n in used[module]} - reached:
+        reached |= new
+    assert sorted(set(used) - reached) == []
+
+
+def _named(path: Path) -> set[str]:
+    """Returns modules that are named in text, for imports that wait until they are needed."""
+    module = _module(path)
+    words = {
+        node.value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value
+    }
+    return words | {f"{module}.{word}" for word in words if word.isidentifier()}
+
+
+def test_every_room_has_a_folder_of_tests() -> None:
+    rooms = {
+        path.name for path in (ROOT / "telemetry").iterdir() if (path / "__init__.py").exists()
+    }
+    tested = {path.parent.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert rooms - tested == set()
+
+
+def test_no_test_hides_another_of_the_same_name() -> None:
+    """Two functions of one name in a file: pytest would run the later one only."""
+    doubled = []
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        tree = ast.parse(path.read_text())
+        names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+        doubled += [f"{path.name}: {name}" for name in set(names) if names.count(name) > 1]
+    assert doubled == []
+
+
+def test_nothing_is_pickled_evaluated_or_sent() -> None:
+    """No pickle, eval or connection in the library; only samples may fetch."""
+    found = []
+    for path in CODE:
+        tree = ast.parse(path.read_text())
+        bad = _imported(path) & {"pickle", "marshal", "shelve", "joblib", "requests", "httpx"}
+        if path.parent.name != "samples":
+            bad |= _imported(path) & {"urllib.request", "http.client", "ftplib", "smtplib"}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                bad |= {node.func.id} & {"eval", "exec"}
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                words = f"{node.value.id}.{node.attr}"
+                bad |= {words} & {"socket.socket", "socket.create_connection", "os.system"}
+        if bad:
+            found.append((_module(path), sorted(bad)))
+    assert found == []
+
+
+# --- queries -------------------------------------------------------------------------------------
+
+QUERIES = sorted(path for path in (ROOT / "sql").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("folder", QUERIES, ids=lambda path: path.name)
+def test_a_query_is_described_and_has_a_golden_case(folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == {"query.sql", "about.yaml"}
+    about = yaml.safe_load((folder / "about.yaml").read_text())
+    assert {"grain", "columns", "why"} <= set(about)
+    assert all(about[key] for key in ("grain", "columns", "why"))
+    cases = [path for path in (ROOT / "tests" / "sql" / folder.name).iterdir() if path.is_dir()]
+    assert cases
+    for case in cases:
+        assert {path.name for path in case.iterdir()} >= {"input.yaml", "expect.yaml"}
+
+
+def test_no_golden_case_is_left_of_a_query_that_is_gone() -> None:
+    cases = {p.name for p in (ROOT / "tests" / "sql").iterdir() if p.is_dir() and p.name[0] != "_"}
+    assert cases - {"golden"} <= {folder.name for folder in QUERIES}
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def test_no_file_names_a_machine() -> None:
+    """Paths of somebody's machine, or a registry's address, do not belong in the project."""
+    machine = re.compile(r"/(?:home|Users|root|work)/\w|[A-Z]:\\\\Users")
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in text_files()
+        if path != Path(__file__).resolve()
+        for match in machine.finditer(path.read_text(errors="replace"))
+    ]
+    assert found == []
+
+
+def test_lock_files_hold_hashes_and_no_address() -> None:
+    locks = sorted(ROOT.glob("requirements*.lock"))
+    assert len(locks) >= 2
+    for lock in locks:
+        text = lock.read_text()
+        assert not re.search(r"https?:|//|--(extra-)?index|--find-links| @ ", text), lock.name
+        pinned = re.findall(r"^[A-Za-z0-9][^\s=]*==\S+", text, flags=re.M)
+        assert len(pinned) > 30
+        blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.M)
+        assert all("--hash=sha256:" in block for block in blocks if block.strip()), lock.name
+
+
+def test_the_samples_are_small() -> None:
+    samples = [path for path in (ROOT / "data" / "samples").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in samples) <= 6_000_000
+
+
+def test_nothing_made_by_a_run_is_kept() -> None:
+    made = [p for p in files() if p.suffix in (".duckdb", ".sqlite", ".key", ".pem", ".pickle")]
+    assert made == []
+
+
+# --- README --------------------------------------------------------------------------------------
+
+
+def readme_commands() -> list[str]:
+    """Returns the lines of README's code blocks that call `sekisho`."""
+    blocks = re.findall(r"^```(?:sh|bash|console|shell)?\n(.*?)^```", _readme(), flags=re.M | re.S)
+    lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("sekisho ")]
+
+
+def _readme() -> str:
+    return (ROOT / "README.md").read_text()
+
+
+def test_the_commands_in_the_readme_exist() -> None:
+    for line in readme_commands():
+        words = shlex.split(line.split("|")[0].split(" > ")[0], comments=True)[1:]
+        group, path = app, ["sekisho"]
+        while words and words[0] in set(group):
+            path.append(words.pop(0))
+            group = group[path[-1]]
+        assert len(path) > 1, f"README: no such command: {line}"
+        options = {word.partition("=")[0] for word in words if word.startswith("--")}
+        known = _options(path[1:])
+        assert options <= known, f"README: no such option: {sorted(options - known)} in: {line}"
+
+
+def _options(path: list[str]) -> set[str]:
+    from e2e import call
+
+    return {"--help", *re.findall(r"--[a-z][a-z-]+", call(*path, "--help").out)}
+
+
+def test_targets_in_the_readme_are_in_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.M))
+    named = set(re.findall(r"\bmake ([a-z-]+)\b", " ".join(re.findall(r"`[^`]*`", _readme()))))
+    assert named <= targets
+    assert {"run", "test", "lint", "bench", "clean"} <= targets
+
+
+def test_links_in_the_readme_lead_somewhere() -> None:
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", _readme())
+    assert [link for link in links if not (ROOT / link).exists()] == []
