@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import sys
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from cyclopts import App, CycloptsError
@@ -18,8 +17,10 @@ from flows._job import Job, StepFailed, given
 from flows._server import Server, ServerError
 from telemetry.cli import DEFAULTS, Json, Options
 from telemetry.console import Console
-from telemetry.errors import SekishoError, SettingsError
+from telemetry.errors import SekishoError
+from telemetry.pipeline import expand
 from telemetry.records import IngestReport
+from telemetry.settings import Settings
 
 _SLOW_ROOMS = ("lake", "features")
 _EPILOGUE = "Exit code 0: done. 1: a run failed. 2: wrong usage, or refused."
@@ -38,9 +39,9 @@ def daily() -> int:
             json: Answer in JSON.
             options: Shared options.
         """
-        _check(sources)
+        settings = _checked(options, sources)
         with Console(json) as console:
-            report = _run("daily", Job(options.settings(), sources, console))
+            report = _run("daily", Job(settings, sources, console))
             console.ran(report)
         return _exit_code(report.ingest)
 
@@ -60,9 +61,9 @@ def ingest() -> int:
             json: Answer in JSON.
             options: Shared options.
         """
-        _check(sources)
+        settings = _checked(options, sources)
         with Console(json) as console:
-            report = _run("ingest", Job(options.settings(), sources, console))
+            report = _run("ingest", Job(settings, sources, console))
             console.ingested(report)
         return _exit_code(report)
 
@@ -129,13 +130,11 @@ def _log_to_stderr() -> None:
     log.propagate = False  # Prefect's handler of the root logger would say it again
 
 
-def _check(sources: tuple[str, ...]) -> None:
-    """Refuses at once what `pipeline.ingest` would refuse many seconds later."""
-    if not sources:
-        raise SettingsError("Nothing to read; name files, folders or '-' for standard input.")
-    for source in sources:
-        if source != "-" and not Path(source).exists():
-            raise SettingsError(f"There is no file or folder {source}; check the name.")
+def _checked(options: Options, sources: tuple[str, ...]) -> Settings:
+    """Returns the settings; refuses at once what the run would refuse many seconds later."""
+    settings = options.settings()
+    expand(settings, sources)
+    return settings
 
 
 def _run(name: str, job: Job) -> Any:

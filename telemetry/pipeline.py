@@ -115,7 +115,7 @@ def ingest(
     """
     watch = progress or Progress()
     started = time.monotonic()
-    paths = _expand(sources, {settings.lake.resolve(), settings.key_path.resolve()})
+    paths = expand(settings, sources)
     run_id = _run_id()
     with _open_post(settings, run_id) as (post, lake):
         watch.stage("read")
@@ -126,8 +126,20 @@ def ingest(
     return IngestReport(run_id, reports, round(time.monotonic() - started, 3))
 
 
-def _expand(sources: Sequence[str], own: set[Path]) -> list[tuple[str, bool]]:
-    """Returns the files to read, and whether each was named itself; walks past our own files."""
+def expand(settings: Settings, sources: Sequence[str]) -> list[tuple[str, bool]]:
+    """Walks folders.
+
+    Args:
+        settings: Name the lake and the key, which a walk passes by.
+        sources: Files, folders or `-`.
+
+    Returns:
+        The files to read, and whether each was named itself.
+
+    Raises:
+        SettingsError: Nothing is named, a source does not exist, or a folder holds no file.
+    """
+    own = {settings.lake.resolve(), settings.key_path.resolve()}
     if not sources:
         raise SettingsError("Nothing to read; name files, folders or '-' for standard input.")
     paths: list[tuple[str, bool]] = []
