@@ -107,7 +107,7 @@ def meter_frames(frames, n, flows, tables, allowed, counts):
             frames.link[i],
             tables,
             allowed,
-            flows.seed,
+            flows.seeds,
             packet,
         )
         if frames.time[i] < 0:

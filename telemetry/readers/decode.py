@@ -16,6 +16,8 @@ Rules, which the reference decoder follows too:
 * Where the deciding pair has a special address (a customer behind DS-Lite, say)
   and the enclosing tunnel has a domestic address on the same side, that outer
   address is the subscriber and stands in its place.
+* Nothing behind the end of the innermost datagram is looked at: it is padding, or
+  content. Headers are counted with 65,535 bytes at most.
 * TCP, UDP, UDP-Lite, DCCP and SCTP give ports; ICMP gives type and code, with
   replies under the type of their request; anything else has ports 0. Fragments
   after the first have ports 0. Ports cut off by the snap length drop the packet
@@ -27,13 +29,15 @@ Rules, which the reference decoder follows too:
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
 from telemetry.homeland import DOMESTIC, FOREIGN, SPECIAL
 from telemetry.homeland.border import verdict
 from telemetry.homeland.tables import class_of
-from telemetry.loads import be16, be32, be64, put, u8
+from telemetry.loads import be16, be32, be64, le32, put, u8
 from telemetry.raw import TUNNELS
 from telemetry.reasons import Reason
 
@@ -56,6 +60,19 @@ E_HI, E_LO, P_HI, P_LO, KEY, HASH, TIME, SIDE, FLAGS, HEADERS, LENGTH, WORDS = r
 """KEY = endpoint port | peer port << 16 | protocol << 32 | tunnel << 40."""
 
 U64 = np.uint64
+
+
+class Seeds(NamedTuple):
+    """Secret odd factors of the hash, uint64, drawn for each flow table."""
+
+    s_hi: np.uint64
+    s_lo: np.uint64
+    d_hi: np.uint64
+    d_lo: np.uint64
+    key: np.uint64
+    last: np.uint64
+
+
 _KEPT = int(Reason.KEPT)
 _DOMESTIC = int(Reason.DOMESTIC)
 _NOT_IP = int(Reason.NOT_IP)
@@ -71,9 +88,10 @@ _T_6IN4 = TUNNELS.index("6in4")
 _T_IPIP = TUNNELS.index("ipip")
 _T_6IN6 = TUNNELS.index("6in6")
 _T_GRE = TUNNELS.index("gre")
+_MOST_HEADERS = 0xFFFF  # so that a row's counters of 32 bits can be kept from running over
 _V4_PREFIX = U64(0xFFFF00000000)
 _P_IPIP, _P_TCP, _P_UDP, _P_DCCP, _P_IPV6, _P_GRE = 4, 6, 17, 33, 41, 47
-_P_ICMP, _P_ICMP6, _P_SCTP, _P_UDPLITE = 1, 58, 132, 136
+_P_ICMP, _P_ICMP6, _P_NOTHING, _P_SCTP, _P_UDPLITE = 1, 58, 59, 132, 136
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -115,7 +133,7 @@ def _null_version(base):
     """Reads the address family of BSD null/loop in either byte order."""
     family = be32(base)
     if family > 0xFFFF:
-        family = (family >> 24) | ((family >> 8) & 0xFF00)
+        family = le32(base)
     if family == 2:
         return _IP4
     if family in (10, 23, 24, 28, 30):
@@ -253,10 +271,12 @@ def _ip6_header(base, offset, captured, wire):
     if captured < offset + 40 or u8(base + U64(offset)) >> 4 != 6:
         return 0, 0, 0, 0
     payload = be16(base + U64(offset + 4))
-    total = payload + 40 if payload else wire - offset
+    protocol = u8(base + U64(offset + 6))
+    # Without a length the frame tells it (segmentation offload, jumbo), unless nothing follows.
+    total = wire - offset if payload == 0 and protocol != _P_NOTHING else payload + 40
     if total < 40:
         return 0, 0, 0, 0
-    protocol = u8(base + U64(offset + 6))
+    captured = min(captured, offset + total)
     size = 40
     fragment = 0
     while fragment == 0 and protocol in (0, 43, 44, 60):
@@ -274,17 +294,16 @@ def _ip6_header(base, offset, captured, wire):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _hash(seed, s_hi, s_lo, d_hi, d_lo, key):
-    """Mixes a key; the products do not wait for each other. The constants are odd and random."""
-    h = (s_lo ^ seed) * U64(0x9E3779B97F4A7C15) + (d_lo + seed) * U64(0xC2B2AE3D27D4EB4F)
-    h ^= (key ^ seed) * U64(0x165667B19E3779F9)
-    h += s_hi * U64(0xD6E8FEB86659FD93) + d_hi * U64(0xA0761D6478BD642F)
-    h = (h ^ (h >> U64(32))) * U64(0xE7037ED1A0B428DB)
+def _hash(seeds, s_hi, s_lo, d_hi, d_lo, key):
+    """Hashes a key; multilinear, so that without the secret seeds nobody finds collisions."""
+    h = s_lo * seeds.s_lo + d_lo * seeds.d_lo + key * seeds.key
+    h += s_hi * seeds.s_hi + d_hi * seeds.d_hi
+    h = (h ^ (h >> U64(32))) * seeds.last
     return h ^ (h >> U64(29))
 
 
 @njit(cache=True, nogil=True)
-def decode(base, captured, wire, link, tables, allowed, seed, packet):
+def decode(base, captured, wire, link, tables, allowed, seeds, packet):
     """Decodes one frame into one row of a batch.
 
     Args:
@@ -294,7 +313,7 @@ def decode(base, captured, wire, link, tables, allowed, seed, packet):
         link: LINKTYPE_ number.
         tables: Homeland look-up tables.
         allowed: Bit mask of allowed directions.
-        seed: Of the hash, so that nobody can prepare collisions.
+        seeds: Of the hash; see `Seeds`.
         packet: Memory address of WORDS uint64 to write; TIME is left alone.
 
     Returns:
@@ -322,6 +341,9 @@ def decode(base, captured, wire, link, tables, allowed, seed, packet):
             size = total = proto = fragment = 0
         if size == 0:
             return _BAD_INNER if enclosed else _BAD_IP
+        # What lies behind the datagram is padding, or somebody's content: never looked at.
+        captured = min(captured, offset + total)
+        wire = min(wire, offset + total)
         at = base + U64(offset)
         if version == _IP4:
             a_hi = b_hi = U64(0)
@@ -346,7 +368,7 @@ def decode(base, captured, wire, link, tables, allowed, seed, packet):
                 d_hi, d_lo, d_class = o_d_hi, o_d_lo, o_d_class
             protocol, length, used_tunnel = proto, total, tunnel
             s_port = d_port = flags = 0
-            headers = min(size, total)
+            headers = min(size, total, _MOST_HEADERS)
         if proto < 0:
             return _BAD_TRANSPORT
         if not is_tunnel:
@@ -378,7 +400,7 @@ def decode(base, captured, wire, link, tables, allowed, seed, packet):
         s_port, d_port, flags, transport = _transport(base, offset + size, captured, protocol)
         if s_port < 0:
             return _BAD_TRANSPORT
-        headers = min(headers + transport, length)
+        headers = min(headers + transport, length, _MOST_HEADERS)
     # The foreign address is the endpoint; of two, the lower. For ICMP the type and code
     # belong to no side.
     has_ports = protocol != _P_ICMP and protocol != _P_ICMP6
@@ -398,7 +420,7 @@ def decode(base, captured, wire, link, tables, allowed, seed, packet):
     put(packet, P_HI, d_hi)
     put(packet, P_LO, d_lo)
     put(packet, KEY, key)
-    put(packet, HASH, _hash(seed, s_hi, s_lo, d_hi, d_lo, key))
+    put(packet, HASH, _hash(seeds, s_hi, s_lo, d_hi, d_lo, key))
     put(packet, SIDE, U64(1 if swap else 0))
     put(packet, FLAGS, U64(flags))
     put(packet, HEADERS, U64(headers))

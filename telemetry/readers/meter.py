@@ -34,6 +34,7 @@ from telemetry.readers.decode import (
     SIDE,
     TIME,
     WORDS,
+    Seeds,
 )
 
 BATCH = 64
@@ -81,7 +82,7 @@ class Flows(NamedTuple):
         burst_capacity: Number of bursts.
         used: Two words: rows and bursts in use.
         batch: BATCH decoded packets of WORDS words.
-        seed: Of the hash.
+        seeds: Of the hash.
     """
 
     slots: np.uint64
@@ -92,7 +93,7 @@ class Flows(NamedTuple):
     burst_capacity: np.uint64
     used: np.uint64
     batch: np.uint64
-    seed: np.uint64
+    seeds: Seeds
 
 
 class FlowTable:
@@ -122,7 +123,7 @@ class FlowTable:
             burst_capacity=np.uint64(len(self._bursts)),
             used=_address(self._used),
             batch=_address(self._batch),
-            seed=np.uint64(secrets.randbits(64)),
+            seeds=Seeds(*(np.uint64(secrets.randbits(64) | 1) for _ in Seeds._fields)),
         )
 
     def __len__(self) -> int:

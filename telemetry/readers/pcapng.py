@@ -127,6 +127,8 @@ def _walk(state, address, position, end, frames):
         frames.time[n] = (
             _microseconds(high, low, state[slot + _UNITS], state[slot + _OFFSET]) if known else 0
         )
+        if kind == _SIMPLE and known:
+            frames.time[n] = -1  # it has none
         n += 1
     return n, position, MORE
 

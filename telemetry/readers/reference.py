@@ -37,6 +37,7 @@ from telemetry.records import Tally
 _VLAN = (0x8100, 0x88A8, 0x9100, 0x9200, 0x9300)
 _SNAP = b"\xaa\xaa\x03\0\0\0"
 _EXTENSIONS = (0, 43, 44, 60)
+_NOTHING = 59
 _FRAGMENT = 44
 _IPIP, _TCP, _IPV6, _GRE, _ICMP, _ICMP6 = 4, 6, 41, 47, 1, 58
 _INSIDE = {_IPIP: 4, _IPV6: 6}
@@ -88,6 +89,9 @@ class _Part(NamedTuple):
 
     def after(self, size: int) -> _Part:
         return _Part(self.data[size:], self.wire - size)
+
+    def until(self, size: int) -> _Part:
+        return _Part(self.data[:size], min(self.wire, size))
 
 
 class _Layer(NamedTuple):
@@ -193,7 +197,7 @@ def _version_of_family(data: bytes) -> int:
         raise _Drop(Reason.UNREADABLE_LINK)
     family = int.from_bytes(data[:4], "big")
     if family > 0xFFFF:
-        family = int.from_bytes(data[:2], "little")
+        family = int.from_bytes(data[:4], "little")
     if family == 2:
         return 4
     if family in (10, 23, 24, 28, 30):  # AF_INET6 of Linux, Windows and the BSDs
@@ -210,6 +214,7 @@ def _ip4(part: _Part, tunnel: str) -> _Layer:
     total = header.len or part.wire
     if header.v != 4 or size < 20 or total < size:
         raise _Drop(Reason.UNREADABLE_IP)
+    part = part.until(total)
     return _Layer(
         version=4,
         source=_mapped(header.src),
@@ -229,9 +234,12 @@ def _mapped(address: bytes) -> int:
 
 def _ip6(part: _Part, tunnel: str) -> _Layer:
     header = _header(dpkt.ip6.IP6, part.data, Reason.UNREADABLE_IP)
-    total = header.plen + 40 if header.plen else part.wire
+    total = header.plen + 40
+    if header.plen == 0 and header.nxt != _NOTHING:
+        total = part.wire
     if header.v != 6 or total < 40:
         raise _Drop(Reason.UNREADABLE_IP)
+    part = part.until(total)
     inside, protocol, later = _behind_extensions(part.after(40), header.nxt)
     return _Layer(
         version=6,
@@ -358,7 +366,7 @@ class _Decoder:
         one = other = flags = transport = 0
         if layer is layers[-1] and not layer.later_fragment:
             one, other, flags, transport = _transport(layer.inside.data, layer.protocol)
-        headers = min(layer.headers + transport, layer.total)
+        headers = min(layer.headers + transport, layer.total, 0xFFFF)
         has_ports = layer.protocol not in (_ICMP, _ICMP6)
         swap = self._swaps(source, target, has_ports and one > other)
         a, b = (target, source) if swap else (source, target)
@@ -626,7 +634,7 @@ def _packet(order: str, number: str, body: bytes, interfaces: list[_Interface]) 
 
 
 def _simple_packet(order: str, body: bytes, interfaces: list[_Interface]) -> _Frame:
-    """Reads a packet without a time: it belongs to the first interface, at its epoch."""
+    """Reads a packet of the first interface; it has no time."""
     if len(body) < 4:
         raise _Damaged(CORRUPT_FROM_HERE)
     (wire,) = struct.unpack(order + "I", body[:4])
@@ -635,7 +643,7 @@ def _simple_packet(order: str, body: bytes, interfaces: list[_Interface]) -> _Fr
         return _Frame(data, wire, None, 0)
     if interfaces[0].snaplen:
         data = data[: interfaces[0].snaplen]
-    return _Frame(data, wire, interfaces[0].link, interfaces[0].time(0))
+    return _Frame(data, wire, interfaces[0].link, None)
 
 
 class ReferenceReader:

@@ -154,6 +154,16 @@ def test_a_length_of_zero_is_taken_from_the_frame(decoder: Decoder, version: int
     assert row["peer_max_bytes"] == 0xFFFF  # all that a size can say
 
 
+def test_what_lies_behind_the_datagram_is_never_read(decoder: Decoder) -> None:
+    ends = [(DOMESTIC4, FOREIGN4), (DOMESTIC6, FOREIGN6)]
+    for cut in (ip(*pair, protocol, b"x") for pair in ends for protocol in (TCP, UDP, ICMP)):
+        assert decoder.reason(cut + b"SECRET PASSWORD", link=RAW) == "unreadable_transport"
+    short_tunnel = ip4(DOMESTIC4, FOREIGN4, IPIP, b"", total=20) + IN_TO_OUT
+    assert decoder.reason(short_tunnel, link=RAW) == "unreadable_inner"
+    row = decoder.row(ip6(DOMESTIC6, FOREIGN6, 59) + bytes(6), link=RAW)
+    assert row["peer_bytes"] == 40  # no next header: nothing follows, whatever the frame holds
+
+
 def test_a_wire_length_below_the_captured_one_is_not_believed(decoder: Decoder) -> None:
     packet = ip4(DOMESTIC4, FOREIGN4, TCP, tcp(40000, 443), total=0)
     assert decoder.row(Packet(NOON, packet, 10), link=RAW)["peer_bytes"] == 40
