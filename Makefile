@@ -63,5 +63,5 @@ LOCK := --upgrade --quiet --python-version 3.11 --universal --generate-hashes \
 	--no-strip-extras --no-annotate --no-header pyproject.toml
 
 clean:  ## remove what the commands above made
-	rm -rf $(VENV) $(LAKE) $(LAKE).key $(LAKE).prefect .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) lake lake.key lake.prefect .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

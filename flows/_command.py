@@ -7,99 +7,55 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from cyclopts import App, CycloptsError
 
 from flows._environment import isolate, state_folder, use_server
-from flows._job import Job, StepFailed, given
+from flows._job import Job, SourcesRefused, StepFailed, given
 from flows._server import Server, ServerError
-from telemetry.cli import DEFAULTS, Json, Options
+from telemetry.cli import DEFAULTS, Json, Options, Sources
 from telemetry.console import Console
 from telemetry.errors import SekishoError
 from telemetry.pipeline import expand
-from telemetry.records import IngestReport
-from telemetry.settings import Settings
 
 _SLOW_ROOMS = ("lake", "features")
 _EPILOGUE = "Exit code 0: done. 1: a run failed. 2: wrong usage, or refused."
 
 
-def daily() -> int:
-    """Runs the daily flow; returns the exit code."""
-    app = _app("daily")
+class _Command(NamedTuple):
+    """One flow's command: its help, whether it reads sources, and how its answer is shown."""
 
-    @app.default
-    def run(*sources: str, json: Json = False, options: Options = DEFAULTS) -> int:
-        """Ingest sources, score every foreign endpoint, write the list and the report.
-
-        Args:
-            sources: Files, folders or - for standard input.
-            json: Answer in JSON.
-            options: Shared options.
-        """
-        settings = _checked(options, sources)
-        with Console(json) as console:
-            report = _run("daily", Job(settings, sources, console))
-            console.ran(report)
-        return _exit_code(report.ingest)
-
-    return _main(app)
+    summary: str
+    takes_sources: bool
+    show: Callable[[Console, Any], None]
 
 
-def ingest() -> int:
-    """Runs the ingest flow; returns the exit code."""
-    app = _app("ingest")
-
-    @app.default
-    def run(*sources: str, json: Json = False, options: Options = DEFAULTS) -> int:
-        """Read sources into the lake; each is read once, whatever its name.
-
-        Args:
-            sources: Files, folders or - for standard input.
-            json: Answer in JSON.
-            options: Shared options.
-        """
-        settings = _checked(options, sources)
-        with Console(json) as console:
-            report = _run("ingest", Job(settings, sources, console))
-            console.ingested(report)
-        return _exit_code(report)
-
-    return _main(app)
+_COMMANDS = {
+    "daily": _Command(
+        "Ingest sources, score every foreign endpoint, write the list and the report.",
+        True,
+        Console.ran,
+    ),
+    "ingest": _Command(
+        "Read sources into the lake; each is read once, whatever its name.",
+        True,
+        Console.ingested,
+    ),
+    "score": _Command(
+        "Score every endpoint in the lake, write the list and the report.",
+        False,
+        lambda console, found: console.listed(*found),
+    ),
+}
 
 
-def score() -> int:
-    """Runs the score flow; returns the exit code."""
-    app = _app("score")
-
-    @app.default
-    def run(*, json: Json = False, options: Options = DEFAULTS) -> int:
-        """Score every endpoint in the lake, write the list and the report.
-
-        Args:
-            json: Answer in JSON.
-            options: Shared options.
-        """
-        with Console(json) as console:
-            console.listed(*_run("score", Job(options.settings(), watch=console)))
-        return 0
-
-    return _main(app)
-
-
-def _app(name: str) -> App:
-    return App(
-        name=f"python -m flows.{name}",
-        version_flags=(),
-        help_epilogue=_EPILOGUE,
-        suppress_keyboard_interrupt=False,  # told in `_main`
-    )
-
-
-def _main(app: App) -> int:
+def main(name: str) -> int:
+    """Runs a flow with the arguments of this process; returns the exit code."""
     _log_to_stderr()
+    app = _app(name)
     try:
         code = app(exit_on_error=False, print_error=True, result_action="return_value")
     except CycloptsError:
@@ -122,23 +78,55 @@ def _main(app: App) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("sekisho: %(message)s"))
-    log = logging.getLogger("sekisho")
-    log.addHandler(handler)
-    log.propagate = False  # Prefect's handler of the root logger would say it again
+def _app(name: str) -> App:
+    app = App(
+        name=f"python -m flows.{name}",
+        help=_COMMANDS[name].summary,
+        version_flags=(),
+        help_epilogue=_EPILOGUE,
+        suppress_keyboard_interrupt=False,  # told in `main`
+    )
+
+    def with_sources(*sources: Sources, json: Json = False, options: Options = DEFAULTS) -> int:
+        """Runs the flow.
+
+        Args:
+            sources: Files, folders or - for standard input.
+            json: Answer in JSON.
+            options: Shared options.
+        """
+        expand(options.settings(), sources)  # refuses at once what the run would refuse late
+        return _run(name, sources, json, options)
+
+    def without(*, json: Json = False, options: Options = DEFAULTS) -> int:
+        """Runs the flow.
+
+        Args:
+            json: Answer in JSON.
+            options: Shared options.
+        """
+        return _run(name, (), json, options)
+
+    app.default(with_sources if _COMMANDS[name].takes_sources else without)
+    return app
 
 
-def _checked(options: Options, sources: tuple[str, ...]) -> Settings:
-    """Returns the settings; refuses at once what the run would refuse many seconds later."""
-    settings = options.settings()
-    expand(settings, sources)
-    return settings
+def _run(name: str, sources: tuple[str, ...], json: bool, options: Options) -> int:
+    sentence = None
+    with Console(json) as console:
+        try:
+            answer = _flow(name, Job(options.settings(), sources, console))
+        except SourcesRefused as refused:
+            answer, sentence = refused.answer, refused.sentence
+        _COMMANDS[name].show(console, answer)
+    if sentence is None:
+        return 0
+    print(f"sekisho: {sentence}", file=sys.stderr)
+    return 1
 
 
-def _run(name: str, job: Job) -> Any:
-    home = state_folder(job.settings.lake)
+def _flow(name: str, job: Job) -> Any:
+    home = state_folder(job.settings)
     server = None if isolate(home) else Server(home)
     if server:
         use_server(server.url, server.secret)
@@ -151,6 +139,9 @@ def _run(name: str, job: Job) -> Any:
         return flow()
 
 
-def _exit_code(report: IngestReport) -> int:
-    refused = [source for source in report.sources if source.status == "refused" and source.named]
-    return 1 if refused else 0
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("sekisho: %(message)s"))
+    log = logging.getLogger("sekisho")
+    log.addHandler(handler)
+    log.propagate = False  # Prefect's handler of the root logger would say it again

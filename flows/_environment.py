@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from telemetry.settings import Settings
+
 _ALWAYS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -22,9 +24,9 @@ _ALWAYS = {
 }
 
 
-def state_folder(lake: Path) -> Path:
+def state_folder(settings: Settings) -> Path:
     """Returns where Prefect keeps its database: beside the lake, as the key is."""
-    return lake.with_name(lake.name + ".prefect").absolute()
+    return settings.beside(".prefect").absolute()
 
 
 def isolate(home: Path) -> str | None:

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from telemetry.errors import SekishoError, SettingsError
-from telemetry.pipeline import Progress
+from telemetry.pipeline import Progress, new_run_id
 from telemetry.settings import Settings, load
 
 logger = logging.getLogger("sekisho")
@@ -24,11 +25,12 @@ logger = logging.getLogger("sekisho")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run's settings and sources, and who watches it."""
+    """One run's settings and sources, who watches it, and the id that all its steps share."""
 
     settings: Settings
     sources: tuple[str, ...] = ()
     watch: Progress = field(default_factory=Progress)
+    run_id: str = field(default_factory=new_run_id)
 
 
 _GIVEN: ContextVar[Job] = ContextVar("job")
@@ -78,6 +80,21 @@ class StepFailed(Exception):
     def transient(self) -> bool:
         """Whether the same step may succeed later without any change."""
         return isinstance(self.error, SekishoError) and self.error.transient
+
+
+class SourcesRefused(Exception):
+    """All steps were done, yet the run must count as failed. The text holds counts only.
+
+    Attributes:
+        answer: What the flow would have returned.
+        sentence: What to tell whoever started the run.
+    """
+
+    def __init__(self, counts: str, answer: Any, sentence: str) -> None:
+        """Args: counts, answer, sentence: See above."""
+        super().__init__(counts)
+        self.answer = answer
+        self.sentence = sentence
 
 
 @contextmanager

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from flows._job import Job, StepFailed, logger, sealed
+from flows._job import Job, SourcesRefused, StepFailed, logger, sealed
 from telemetry import pipeline
 from telemetry.records import IngestReport, ScoredEndpoint
 
+Answer = TypeVar("Answer")
 RETRY_DELAYS_S = [5.0, 15.0, 60.0, 300.0]
 """Seconds before each further attempt: another run may hold the lake for minutes."""
 
@@ -49,7 +50,7 @@ def _say(counts: str) -> None:
 def ingest(job: Job) -> IngestReport:
     """Reads the sources into the lake."""
     with sealed():
-        report = pipeline.ingest(job.settings, job.sources, job.watch)
+        report = pipeline.ingest(job.settings, job.sources, job.watch, run_id=job.run_id)
     counts = Counter(source.status for source in report.sources)
     _say(", ".join(f"{n} sources {status}" for status, n in sorted(counts.items())))
     return report
@@ -59,7 +60,7 @@ def ingest(job: Job) -> IngestReport:
 def score(job: Job) -> list[ScoredEndpoint]:
     """Scores every endpoint."""
     with sealed():
-        endpoints = pipeline.score(job.settings, job.watch)
+        endpoints = pipeline.score(job.settings, job.watch, run_id=job.run_id)
     listed = sum(endpoint.listed for endpoint in endpoints)
     _say(f"{len(endpoints)} endpoints scored, {listed} to be listed")
     return endpoints
@@ -69,11 +70,26 @@ def score(job: Job) -> list[ScoredEndpoint]:
 def make_list(job: Job) -> list[Path]:
     """Writes the list."""
     with sealed():
-        return pipeline.make_list(job.settings, job.watch)[1]
+        return pipeline.make_list(job.settings, job.watch, run_id=job.run_id)[1]
 
 
 @_step
 def make_report(job: Job) -> Path:
     """Writes the report."""
     with sealed():
-        return pipeline.make_report(job.settings, job.watch)
+        return pipeline.make_report(job.settings, job.watch, run_id=job.run_id)
+
+
+def conclude(report: IngestReport, answer: Answer) -> Answer:
+    """Ends a flow whose steps are all done: fails it if what it ought to read was refused.
+
+    Raises:
+        SourcesRefused: `pipeline.failure` says that the run must count as failed.
+    """
+    sentence = pipeline.failure(report)
+    if sentence is None:
+        return answer
+    refused = sum(source.status == "refused" for source in report.sources)
+    counts = f"{refused} of {len(report.sources)} sources refused"
+    get_run_logger().error(counts)
+    raise SourcesRefused(counts, answer, sentence)

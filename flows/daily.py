@@ -8,7 +8,7 @@ from __future__ import annotations
 from flows import _command
 
 if __name__ == "__main__":  # before Prefect is imported: wrong usage must fail at once
-    raise SystemExit(_command.daily())
+    raise SystemExit(_command.main("daily"))
 
 from prefect import flow
 
@@ -32,9 +32,11 @@ def daily(inbox: str = "inbox", config: str | None = None) -> RunReport:
 
     Raises:
         StepFailed: A step failed; Prefect learns the kind of the error only.
+        SourcesRefused: All is written, but a named source or the whole inbox was refused.
     """
     job = find_job(inbox, config)
     ingested = _tasks.ingest(job)
     endpoints = _tasks.score(job)
     files = _tasks.make_list(job)
-    return RunReport(ingested, endpoints, [*files, _tasks.make_report(job)])
+    report = RunReport(ingested, endpoints, [*files, _tasks.make_report(job)])
+    return _tasks.conclude(ingested, report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flows import _command
 
 if __name__ == "__main__":  # before Prefect is imported: wrong usage must fail at once
-    raise SystemExit(_command.ingest())
+    raise SystemExit(_command.main("ingest"))
 
 from prefect import flow
 
@@ -29,5 +29,7 @@ def ingest(inbox: str = "inbox", config: str | None = None) -> IngestReport:
 
     Raises:
         StepFailed: The step failed; Prefect learns the kind of the error only.
+        SourcesRefused: A named source or the whole inbox was refused.
     """
-    return _tasks.ingest(find_job(inbox, config))
+    report = _tasks.ingest(find_job(inbox, config))
+    return _tasks.conclude(report, report)

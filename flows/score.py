@@ -5,7 +5,7 @@ from __future__ import annotations
 from flows import _command
 
 if __name__ == "__main__":  # before Prefect is imported: wrong usage must fail at once
-    raise SystemExit(_command.score())
+    raise SystemExit(_command.main("score"))
 
 from pathlib import Path
 

@@ -11,16 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from telemetry.errors import SekishoError
+from telemetry.errors import SekishoError, SourceError
 
 if TYPE_CHECKING:
+    from telemetry.records import IngestReport
     from telemetry.settings import Settings
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("sekisho")
+
 
 app = App(
     name="sekisho",
     help="Find foreign attack infrastructure in network telemetry, keeping no domestic "
     "communication and no content.",
-    version="0.1.0",
+    version=_version,
     suppress_keyboard_interrupt=False,  # told in `main`
     help_epilogue="Exit code 0: done. 1: a run failed. 2: wrong usage, or refused.",
 )
@@ -161,10 +169,11 @@ def ingest(*sources: Sources, json: Json = False, options: Options = DEFAULTS) -
     _fail_if_refused(report)
 
 
-def _fail_if_refused(report: Any) -> None:
-    refused = [source for source in report.sources if source.status == "refused"]
-    if len(refused) == len(report.sources) or any(source.named for source in refused):
-        raise SystemExit(1)
+def _fail_if_refused(report: IngestReport) -> None:
+    from telemetry.pipeline import failure
+
+    if sentence := failure(report):
+        raise SourceError(sentence)
 
 
 @app.command
@@ -244,7 +253,8 @@ def verify(
     from telemetry.privacy import verify as check
 
     result = check(options.settings().lake / "ledger.jsonl", public_key, anchor)
-    print_facts("The ledger is whole.", asdict(result), json)
+    end = "" if result.anchored else " Entries cut off at its end show only against an --anchor."
+    print_facts(f"The ledger is whole.{end}", asdict(result), json)
 
 
 @homeland.command

@@ -146,6 +146,7 @@ class Console(Watcher):
             )
             if by_status[status]
         ]
+        self._out.print(f"[bold]Authority[/bold]  {report.authority}")
         self._out.print(f"[bold]Sources[/bold]    {', '.join(parts)}, in {report.seconds:.1f} s")
         for unit in ("packets", "records"):
             self._show_counts(report, unit)

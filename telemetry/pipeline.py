@@ -6,6 +6,7 @@ takes settings and returns plain facts; none of them prints.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import time
@@ -17,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from telemetry.errors import PrivacyError, SettingsError, SourceError
+from telemetry.errors import LedgerError, PrivacyError, SettingsError, SourceError
 from telemetry.records import (
     IngestReport,
     Reason,
@@ -81,20 +82,42 @@ class _Post:
 
 
 def run(settings: Settings, sources: Sequence[str], progress: Progress | None = None) -> RunReport:
-    """Ingests sources, scores every endpoint, and writes the list and the report.
+    """Ingests sources, scores every endpoint, writes the list and the report, as one run.
 
     Raises:
         SekishoError: See `ingest`; a single bad source is reported, not raised.
     """
     watch = progress or Progress()
-    ingested = ingest(settings, sources, watch)
-    endpoints = score(settings, watch)
-    _, files = make_list(settings, watch)
-    return RunReport(ingested, endpoints, [*files, make_report(settings, watch)])
+    run_id = new_run_id()
+    ingested = ingest(settings, sources, watch, run_id=run_id)
+    endpoints = score(settings, watch, run_id=run_id)
+    _, files = make_list(settings, watch, run_id=run_id)
+    report = make_report(settings, watch, run_id=run_id)
+    return RunReport(ingested, endpoints, [*files, report])
+
+
+def new_run_id() -> str:
+    """Returns an id for a run: when it began, and a random end."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+def failure(report: IngestReport) -> str | None:
+    """Returns why a run must count as failed, in a sentence without paths, or None.
+
+    A source that was named must be read; of a folder, some source.
+    """
+    refused = [source for source in report.sources if source.status == "refused"]
+    if not refused or not (len(refused) == len(report.sources) or any(s.named for s in refused)):
+        return None
+    return f"{len(refused)} of {len(report.sources)} sources refused. {refused[0].error}"
 
 
 def ingest(
-    settings: Settings, sources: Sequence[str], progress: Progress | None = None
+    settings: Settings,
+    sources: Sequence[str],
+    progress: Progress | None = None,
+    *,
+    run_id: str | None = None,
 ) -> IngestReport:
     """Reads sources into the lake, in any order, each at most once.
 
@@ -102,6 +125,7 @@ def ingest(
         settings: Home, authority, keys, lake.
         sources: Files, folders (walked by name) or `-` for standard input.
         progress: Watches the reading.
+        run_id: Of the run that this is a part of; a new one without.
 
     Returns:
         One report a source; a source that cannot be read is `refused` there.
@@ -116,14 +140,14 @@ def ingest(
     watch = progress or Progress()
     started = time.monotonic()
     paths = expand(settings, sources)
-    run_id = _run_id()
-    with _open_post(settings, run_id) as (post, lake):
+    with _open_post(settings, run_id or new_run_id()) as (post, lake):
         watch.stage("read")
         reports = _ingest_all(post, lake, paths, watch)
         watch.stage("merge")
         lake.merge()
         _publish(lake)
-    return IngestReport(run_id, reports, round(time.monotonic() - started, 3))
+    seconds = round(time.monotonic() - started, 3)
+    return IngestReport(post.run, post.authority.id, reports, seconds)
 
 
 def expand(settings: Settings, sources: Sequence[str]) -> list[tuple[str, bool]]:
@@ -139,7 +163,9 @@ def expand(settings: Settings, sources: Sequence[str]) -> list[tuple[str, bool]]
     Raises:
         SettingsError: Nothing is named, a source does not exist, or a folder holds no file.
     """
-    own = {settings.lake.resolve(), settings.key_path.resolve()}
+    own = {
+        path.resolve() for path in (settings.lake, settings.key_path, settings.beside(".prefect"))
+    }
     if not sources:
         raise SettingsError("Nothing to read; name files, folders or '-' for standard input.")
     paths: list[tuple[str, bool]] = []
@@ -181,10 +207,6 @@ def _walk(root: Path, own: set[Path]) -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
-def _run_id() -> str:
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-
-
 @contextmanager
 def _open_post(settings: Settings, run_id: str) -> Iterator[tuple[_Post, Lake]]:
     """Opens everything a run that writes needs, in the order of who may refuse it."""
@@ -197,9 +219,9 @@ def _open_post(settings: Settings, run_id: str) -> Iterator[tuple[_Post, Lake]]:
     ledger = Ledger(settings.lake / "ledger.jsonl", settings.ledger_key)
     keys = _load_keys(settings)
     border = Border(homeland, authority.allowed_mask)
-    with Lake.create_or_open(
-        settings.lake, policy_sha256=homeland.policy_sha256, key_id=keys.key_id
-    ) as lake:
+    tag = keys.tag(homeland.policy_sha256)
+    with Lake.create_or_open(settings.lake, policy_tag=tag, key_id=keys.key_id) as lake:
+        _settle(lake, ledger)
         gate = Gate(border, keys, settings.sensor)
         yield (
             _Post(settings, homeland, authority, border, keys, gate, ledger, run_id),
@@ -251,7 +273,7 @@ def _ingest_all(
         run=post.run,
         authority=post.authority.id,
         authority_sha256=post.authority.sha256,
-        policy_sha256=post.homeland.policy_sha256,
+        policy_tag=post.keys.tag(post.homeland.policy_sha256),
         homeland_sha256=post.homeland.table_sha256,
         key_id=post.keys.key_id,
         sensor=post.settings.sensor,
@@ -273,6 +295,8 @@ def _ingest_all(
             _commit(post, lake, waiting)
             waiting = []
     _commit(post, lake, waiting)
+    statuses = Counter(report.status for report in reports)
+    post.ledger.append("read", run=post.run, **dict(sorted(statuses.items())))
     return reports
 
 
@@ -312,6 +336,7 @@ def _stored(post: _Post, source: Source, name: str, tally: Tally, rows: int) -> 
     assert source.sha256 is not None  # it is finished
     return StoredSource(
         sha256=source.sha256,
+        content_sha256=source.content_sha256 or source.sha256,
         sensor=post.settings.sensor,
         authority=post.authority.id,
         format=name,
@@ -367,7 +392,13 @@ def _commit(post: _Post, lake: Lake, reports: list[SourceReport]) -> None:
         for report in reports
     ]
     # Before the commit: what the lake holds is always accounted for, whenever the power goes.
-    post.ledger.append("ingest", run=post.run, authority=post.authority.id, sources=facts)
+    post.ledger.append(
+        "ingest",
+        run=post.run,
+        authority=post.authority.id,
+        sensor=post.settings.sensor,
+        sources=facts,
+    )
     lake.commit()
     post.ledger.append("commit", run=post.run, sources=len(facts))
 
@@ -376,6 +407,27 @@ def _publish(lake: Lake) -> None:
     from telemetry.features import views
 
     lake.build_catalog([(view.name, view.sql) for view in views()])
+
+
+def _settle(lake: Lake, ledger: Ledger) -> None:
+    """Settles in the ledger what a crash left open, so that its counts add up.
+
+    Raises:
+        LedgerError: The lake holds sources, but its ledger is gone.
+    """
+    last = ledger.last()
+    if last is None and lake.counts().sources:
+        raise LedgerError(
+            "The lake holds records but its ledger is missing or empty; restore ledger.jsonl "
+            "from a copy."
+        )
+    if last is None or last["kind"] != "ingest":
+        return
+    facts = last["facts"]
+    stored = lake.known(facts["sources"][0]["sha256"], facts["sensor"])
+    ledger.append(
+        "commit" if stored else "abandoned", run=facts["run"], sources=len(facts["sources"])
+    )
 
 
 @contextmanager
@@ -390,13 +442,15 @@ def _open_lake(settings: Settings) -> Iterator[tuple[Lake, Ledger, str]]:
 
     authority = _approval(settings).id
     meta = Lake.peek(settings.lake)
-    with Lake.create_or_open(
-        settings.lake, policy_sha256=meta.policy_sha256, key_id=meta.key_id
-    ) as lake:
-        yield lake, Ledger(settings.lake / "ledger.jsonl", settings.ledger_key), authority
+    with Lake.create_or_open(settings.lake, policy_tag=meta.policy_tag, key_id=meta.key_id) as lake:
+        ledger = Ledger(settings.lake / "ledger.jsonl", settings.ledger_key)
+        _settle(lake, ledger)
+        yield lake, ledger, authority
 
 
-def score(settings: Settings, progress: Progress | None = None) -> list[ScoredEndpoint]:
+def score(
+    settings: Settings, progress: Progress | None = None, *, run_id: str | None = None
+) -> list[ScoredEndpoint]:
     """Scores every endpoint in the lake and stores the scores.
 
     Returns:
@@ -411,7 +465,7 @@ def score(settings: Settings, progress: Progress | None = None) -> list[ScoredEn
 
     watch = progress or Progress()
     watch.stage("score")
-    run_id = _run_id()
+    run_id = run_id or new_run_id()
     with _open_lake(settings) as (lake, ledger, authority):
         lake.merge()
         _publish(lake)
@@ -458,7 +512,7 @@ def read_scores(settings: Settings) -> list[ScoredEndpoint]:
 
 
 def make_list(
-    settings: Settings, progress: Progress | None = None
+    settings: Settings, progress: Progress | None = None, *, run_id: str | None = None
 ) -> tuple[list[ScoredEndpoint], list[Path]]:
     """Writes the list of the newest scores in every format.
 
@@ -474,37 +528,50 @@ def make_list(
     from telemetry.homeland import FOREIGN
     from telemetry.lake import Lake
     from telemetry.lists import ListHeader, write_lists
+    from telemetry.privacy import Keys
 
     watch = progress or Progress()
     watch.stage("list")
     homeland = load_homeland(settings)
-    if Lake.peek(settings.lake).policy_sha256 != homeland.policy_sha256:
+    meta = Lake.peek(settings.lake)
+    if meta.policy_tag != Keys.load(settings.key_path).tag(homeland.policy_sha256):
         raise PrivacyError(
             "The lake was filled for another home, so nothing may leave it; "
             "give the same --country and --home as at ingest."
         )
-    endpoints = read_scores(settings)
+    endpoints = [
+        replace(endpoint, listed=endpoint.score >= settings.threshold)
+        for endpoint in read_scores(settings)
+    ]
     listed = [endpoint for endpoint in endpoints if endpoint.listed]
-    with _open_lake(settings) as (_, ledger, authority):
-        run_id = _run_id()
+    run_id = run_id or new_run_id()
+    with _open_lake(settings) as (lake, ledger, authority):
         files = write_lists(
             listed,
             settings.lake / "lists",
             ListHeader(
                 run=run_id,
-                made_at=max((e.last_seen for e in endpoints), default=None),
-                authority=authority,
+                made_at=max(
+                    (e.last_seen for e in endpoints if e.last_seen <= _now()), default=None
+                ),
+                authority=_acquired_under(lake),
                 days=settings.list_days,
             ),
             forbidden=lambda address: homeland.class_of_text(address) != FOREIGN,
         )
         ledger.append(
-            "export", run=run_id, authority=authority, entries=len(listed), files=len(files)
+            "export",
+            run=run_id,
+            authority=authority,
+            entries=len(listed),
+            manifest_sha256=_sha256(files[-1]),
         )
     return listed, files
 
 
-def make_report(settings: Settings, progress: Progress | None = None) -> Path:
+def make_report(
+    settings: Settings, progress: Progress | None = None, *, run_id: str | None = None
+) -> Path:
     """Writes the HTML report of all sources and the newest scores.
 
     Returns:
@@ -520,13 +587,13 @@ def make_report(settings: Settings, progress: Progress | None = None) -> Path:
     watch = progress or Progress()
     watch.stage("report")
     endpoints = read_scores(settings)
+    run_id = run_id or new_run_id()
     with _open_lake(settings) as (lake, ledger, authority):
-        run_id = _run_id()
         sources = lake.sources()
         facts = ReportFacts(
             run=run_id,
-            authority=authority,
-            made_at=datetime.now(UTC).replace(tzinfo=None),
+            authority=_acquired_under(lake),
+            made_at=_now(),
             period=_period(settings),
             sources=[
                 SourceFacts(
@@ -553,8 +620,21 @@ def make_report(settings: Settings, progress: Progress | None = None) -> Path:
         )
         path = settings.lake / "reports" / "report.html"
         write_report(facts, path)
-        ledger.append("report", run=run_id, authority=authority)
+        ledger.append("report", run=run_id, authority=authority, sha256=_sha256(path))
     return path
+
+
+def _acquired_under(lake: Lake) -> str:
+    """Returns the authorities under which the records of a lake came in."""
+    return ", ".join(sorted({source.authority for source in lake.sources()})) or "none"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 _TIMELINE = """

@@ -71,9 +71,10 @@ class SourceReport:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """Answer of `ingest --json`."""
+    """Answer of `ingest --json`, and the id of the authority."""
 
     run: str
+    authority: str
     sources: list[SourceReport]
     seconds: float
 

@@ -60,12 +60,18 @@ class Settings(BaseSettings):
     @property
     def key_path(self) -> Path:
         """Where the pseudonym key is: outside the lake, always."""
-        if self.key_file is not None:
-            return self.key_file
+        return self.key_file or self.beside(".key")
+
+    def beside(self, suffix: str) -> Path:
+        """Returns the path beside the lake that has its name and a suffix.
+
+        Raises:
+            SettingsError: The lake is the root folder, which has nothing beside it.
+        """
         lake = self.lake if self.lake.name not in ("", "..") else self.lake.resolve()
         if not lake.name:
             raise SettingsError("The root folder cannot be a lake; give another --lake.")
-        return lake.with_name(lake.name + ".key")
+        return lake.with_name(lake.name + suffix)
 
     @field_validator("home", mode="before")
     @classmethod

@@ -3,7 +3,6 @@
 WITH ends AS (
     SELECT
         endpoint_ip,
-        bucket,
         coalesce(peer_pid, peer_ip) AS peer,
         peer_net_pid AS peer_net,
         peer_ip IS NULL AS peer_is_domestic,
@@ -43,7 +42,6 @@ WITH ends AS (
     UNION ALL
     SELECT
         peer_ip,
-        bucket,
         endpoint_ip,
         NULL,
         false,

@@ -34,6 +34,27 @@ presence AS (
     JOIN views_of USING (sensor)
     GROUP BY endpoint_ip
 ),
+-- On how many of the 30 days before a day its sensor kept records. Days are counted, not the
+-- time since the first record: one broken clock would make every endpoint look new.
+watched AS (
+    SELECT
+        sensor,
+        day,
+        count(*) OVER (
+            PARTITION BY sensor ORDER BY day RANGE BETWEEN 30 PRECEDING AND 1 PRECEDING
+        ) AS days_before
+    FROM (SELECT DISTINCT sensor, epoch_us(first_seen) // 86400000000 AS day FROM met)
+),
+arrival AS (
+    SELECT endpoint_ip, min(days_before) AS days_before
+    FROM (
+        SELECT endpoint_ip, sensor, epoch_us(min(first_seen)) // 86400000000 AS day
+        FROM met
+        GROUP BY endpoint_ip, sensor
+    )
+    JOIN watched USING (sensor, day)
+    GROUP BY endpoint_ip
+),
 -- One try at a door: a TCP call that the caller never completed or let drop without a
 -- word, an echo request, or a datagram to a service that nobody answered.
 tries AS (
@@ -189,6 +210,7 @@ SELECT
     p.host_networks,
     population.all_hosts,
     p.days,
+    arrival.days_before,
     p.seen_out_in,
     p.seen_in_out,
     p.seen_out_out,
@@ -280,6 +302,7 @@ SELECT
     talk.unusual_endpoints AS talk_host_unusual_endpoints
 FROM presence AS p
 CROSS JOIN population
+JOIN arrival ON arrival.endpoint_ip = p.endpoint_ip
 JOIN rhythm ON rhythm.endpoint_ip = p.endpoint_ip
 JOIN retry ON retry.endpoint_ip = p.endpoint_ip
 JOIN talk ON talk.endpoint_ip = p.endpoint_ip

@@ -35,6 +35,10 @@ Span = tuple[int, int]
 """First and last address as 128-bit numbers, IPv4 under ::ffff:0:0/96."""
 
 
+_PUBLIC_V6 = (0x2000 << 112, 0x4000 << 112)
+"""Where 2000::/3 begins and where it ends: all of IPv6 that is given out (RFC 4291, 2.4)."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """What decides the class of an address, in the order in which it is asked.
@@ -71,12 +75,11 @@ class Rules:
             holder == self.country or (self.home and self.home.country_of(number, family))
         ):
             return DOMESTIC
-        return self.unheld if holder is None else FOREIGN
-
-    @property
-    def unheld(self) -> int:
-        """Class of public space in no table: it may be a country's, but not a prefix's."""
-        return FOREIGN if self.country is None else UNALLOCATED
+        if holder is not None:
+            return FOREIGN
+        # It may be a country's but not a prefix's; nobody can be behind reserved IPv6 space.
+        public = family == 4 or _PUBLIC_V6[0] <= number < _PUBLIC_V6[1]
+        return FOREIGN if self.country is None and public else UNALLOCATED
 
 
 def _inside(number: int, mark: int) -> int:
@@ -136,14 +139,16 @@ class Homeland:
         return out
 
     def describe(self) -> dict[str, object]:
-        """Returns what says what is domestic; prefixes only by their number, they are domestic."""
+        """Returns what says what is domestic; prefixes only by their number, they are domestic.
+
+        Not the hash of the policy either: whoever tries all prefixes finds them by it.
+        """
         rules = self.rules
         return {
             "country": rules.country or "none",
             "home_prefixes": len(rules.prefixes),
             "ranges": len(rules.world.v4.country) + len(rules.world.v6.country),
             "countries": len(rules.world.countries),
-            "policy_sha256": self.policy_sha256,
             "table_sha256": self.table_sha256,
         }
 
@@ -167,7 +172,7 @@ def load(country: str | None, prefixes: Sequence[str] = (), data: Path = DATA) -
 
     Args:
         country: Two-letter code; None when the prefixes alone are home, so that all
-            other public space is foreign, allocated or not.
+            other public space (IPv4, and 2000::/3 of IPv6) is foreign, allocated or not.
         prefixes: Prefixes in CIDR notation, IPv4 or IPv6. They win over everything,
             the special-purpose table included, since home networks are often private.
         data: Folder of the country tables: `countries.parquet`, and for a home country
@@ -229,12 +234,25 @@ def _compiled(rules: Rules) -> Arrays:
 
 def _country_steps(rules: Rules, family: int) -> Steps:
     world = rules.world.v4 if family == 4 else rules.world.v6
+    if rules.country is None:
+        return kernels.over(world, FOREIGN, _public_steps(family))
     is_home = np.array([code == rules.country for code in rules.world.countries])
     by_country = np.where(is_home, DOMESTIC, FOREIGN).astype(np.uint8)
-    held = kernels.steps(world, by_country[world.country], rules.unheld)
+    held = kernels.steps(world, by_country[world.country], UNALLOCATED)
     if rules.home is None:
         return held
     return kernels.over(rules.home.v4 if family == 4 else rules.home.v6, DOMESTIC, held)
+
+
+def _public_steps(family: int) -> Steps:
+    """Returns foreign where addresses are public, in the numbers of `Steps`."""
+    if family == 4:
+        return Steps(np.zeros(1, np.uint64), np.array([FOREIGN], np.uint8))
+    begin, end = (number >> 64 for number in _PUBLIC_V6)
+    return Steps(
+        np.array([0, begin, end], np.uint64),
+        np.array([UNALLOCATED, FOREIGN, UNALLOCATED], np.uint8),
+    )
 
 
 def _policy_sha256(country: str | None, spans: Sequence[Span]) -> str:

@@ -2,8 +2,10 @@
 
 Our own reading of the IANA IPv4 and IPv6 special-purpose address registries
 (RFC 6890 as updated by RFC 8190, entries up to RFC 9780), with multicast,
-site-local and the 6to4 relay prefix added. The `ipaddress` module is not used
-for this: Python 3.11.7 calls 3fff::/20, 5f00::/16 and 64:ff9b:1::/48 global.
+site-local, the 6to4 relay prefix, and IPv4-compatible and IPv4-translated
+addresses (RFC 2765, whose heir RFC 7915 no longer uses them) added. The
+`ipaddress` module is not used for this: Python 3.11.7 calls 3fff::/20, 5f00::/16
+and 64:ff9b:1::/48 global.
 
 The registries call some prefixes globally reachable. Those marked `anycast` or
 `overlay` here have no country: who answers depends on where one asks, or the
@@ -65,7 +67,9 @@ SPECIALS: Final = (
     Special("255.255.255.255/32", "limited broadcast", 8190),
     Special("::/128", "unspecified", 4291),
     Special("::1/128", "loopback", 4291),
+    Special("::/96", "IPv4-compatible, deprecated", 4291, INSIDE_LOW),
     Special("::ffff:0:0/96", "IPv4-mapped", 4291, INSIDE_LOW),
+    Special("::ffff:0:0:0/96", "IPv4-translated, deprecated", 2765, INSIDE_LOW),
     Special("64:ff9b::/96", "NAT64", 6052, INSIDE_LOW),
     Special("64:ff9b:1::/48", "NAT64, local use", 8215),
     Special("100::/64", "discard only", 6666),

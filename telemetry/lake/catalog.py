@@ -29,8 +29,8 @@ _READS = (duckdb.StatementType.SELECT,)
 
 _SOURCES = """
 CREATE TABLE sources (
-    sha256 VARCHAR, sensor VARCHAR, authority VARCHAR, format VARCHAR, unit VARCHAR,
-    read BIGINT, kept BIGINT, dropped MAP(VARCHAR, BIGINT), records_written BIGINT,
+    sha256 VARCHAR, content_sha256 VARCHAR, sensor VARCHAR, authority VARCHAR, format VARCHAR,
+    unit VARCHAR, read BIGINT, kept BIGINT, dropped MAP(VARCHAR, BIGINT), records_written BIGINT,
     run VARCHAR, ingested_at TIMESTAMP
 );
 """
@@ -131,7 +131,7 @@ def build(
     root: Path,
     aside: Path,
     files: Sequence[Listed],
-    scores: Listed | None,
+    scores: Sequence[Listed],
     sources: Sequence[StoredSource],
     views: Sequence[tuple[str, str]],
 ) -> None:
@@ -141,7 +141,7 @@ def build(
         root: Folder of the lake.
         aside: Where to build, below the lake's `tmp/`.
         files: The listed files of records.
-        scores: The file of the newest scores.
+        scores: The listed files of scores.
         sources: All sources, for the tables `sources` and `runs`.
         views: Names and SELECTs of further views, each resting on earlier ones only.
 
@@ -168,11 +168,11 @@ def build(
         aside.replace(root / CATALOG)
 
 
-def _statements(root: Path, files: Sequence[Listed], scores: Listed | None) -> Iterator[str]:
+def _statements(root: Path, files: Sequence[Listed], scores: Sequence[Listed]) -> Iterator[str]:
     names = [file.name for file in files]
     partition = {"day": "DATE", "bucket": "INTEGER"}
     yield _view("stored_records", Layer.RECORD, root, names, partition)
-    yield _view("scores", Layer.SCORE, root, [scores.name] if scores else [], {})
+    yield _view("scores", Layer.SCORE, root, [file.name for file in scores], {})
     yield "COMMENT ON VIEW stored_records IS 'records between foreign endpoints and their peers'"
     yield "COMMENT ON VIEW scores IS 'the newest score of each endpoint'"
     for view, layer in (("stored_records", Layer.RECORD), ("scores", Layer.SCORE)):
@@ -226,7 +226,9 @@ _KINDS = {
 
 
 def _sources_table(sources: Sequence[StoredSource]) -> pa.Table:
-    names = ("sha256", "sensor", "authority", "format", "unit", "read", "kept")
+    names = (
+        *("sha256", "content_sha256", "sensor", "authority", "format", "unit", "read", "kept"),
+    )
     columns = {name: [getattr(s, name) for s in sources] for name in names}
     dropped = [sorted(s.dropped.items()) for s in sources]
     return pa.table(

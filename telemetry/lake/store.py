@@ -35,12 +35,15 @@ from telemetry.lake.files import (
     write_aside,
 )
 from telemetry.lake.layout import (
+    ASIDE,
     FILE_MODE,
     FOLDER_MODE,
     FOLDERS,
     KNOWN,
+    LISTS,
     LOCK,
     RECORDS,
+    REPORTS,
     SCORES,
     SPILL,
     TABLE,
@@ -56,7 +59,7 @@ BUFFER_ROWS = 500_000
 """Rows held in memory before they are written aside; about 250 bytes each, and twice that
 while they are merged."""
 GRACE_S = 3600.0
-"""Seconds a file replaced by a merge stays for readers that opened the catalog before."""
+"""Seconds a replaced file stays for readers that opened the catalog before."""
 
 
 class SourceBatch:
@@ -93,9 +96,11 @@ class SourceBatch:
         """Says what the source was; only then are its rows kept.
 
         Returns:
-            False when the lake holds this source already: its rows are thrown away.
+            False when the lake holds this source already, or the same content packed
+            in another way: its rows are thrown away.
         """
-        if self._lake.known(source.sha256, source.sensor):
+        hashes = (source.sha256, source.content_sha256)
+        if any(self._lake.known(sha256, source.sensor) for sha256 in hashes):
             self.discard()
             return False
         self.stored.append(source)
@@ -151,14 +156,12 @@ class Lake:
         self._asides = 0
 
     @classmethod
-    def create_or_open(
-        cls, path: Path, *, policy_sha256: str, key_id: str, buckets: int = 16
-    ) -> Lake:
+    def create_or_open(cls, path: Path, *, policy_tag: str, key_id: str, buckets: int = 16) -> Lake:
         """Opens the lake for writing; makes it where there is none.
 
         Args:
             path: Folder of the lake.
-            policy_sha256: Hash of the policy that says what is domestic.
+            policy_tag: Keyed hash of the policy that says what is domestic.
             key_id: Id of the pseudonym key.
             buckets: Buckets of a day in a new lake; an existing one keeps its own.
 
@@ -174,9 +177,9 @@ class Lake:
             try:
                 table = FileTable(path, writer=True)
                 try:
-                    table.make(policy_sha256, key_id, buckets)
+                    table.make(policy_tag, key_id, buckets)
                     meta = table.meta()
-                    _check_meta(meta, policy_sha256, key_id)
+                    _check_meta(meta, policy_tag, key_id)
                     lake = cls(path, lock, table, meta)
                     lake._sweep()
                 except BaseException:
@@ -226,8 +229,16 @@ class Lake:
             self._lock = -1
 
     def known(self, sha256: str, sensor: str) -> bool:
-        """Whether a source is stored already, or waits for the commit."""
-        waiting = any((s.sha256, s.sensor) == (sha256, sensor) for s in self._batch.stored)
+        """Whether a source is stored already, or waits for the commit.
+
+        Args:
+            sha256: Hash of its bytes, as they are or after decompression.
+            sensor: Where it was taken.
+        """
+        waiting = any(
+            s.sensor == sensor and sha256 in (s.sha256, s.content_sha256)
+            for s in self._batch.stored
+        )
         with lake_errors(self.path):
             return waiting or self._table.known(sha256, sensor)
 
@@ -297,11 +308,11 @@ class Lake:
         return done
 
     def write_scores(self, table: pa.Table, run: str) -> None:
-        """Stores the scores of a run; `build_catalog` then shows the newest.
+        """Stores the scores of a run in place of all others; `build_catalog` shows them.
 
         Args:
             table: Rows with exactly the schema of `Layer.SCORE`.
-            run: Id of the run; scores of the same run are replaced.
+            run: Id of the run.
 
         Raises:
             PrivacyError: The table has another schema.
@@ -316,6 +327,7 @@ class Lake:
             try:
                 move(self.path, [(aside, name)])
                 with self._table.transaction():
+                    self._table.retire([file.name for file in self._table.scores()], time.time())
                     self._table.add_files([_listed(aside, name, SCORES, None, None)])
             except BaseException:
                 remove([aside.path])  # one moved but not listed is swept at the next opening
@@ -323,6 +335,8 @@ class Lake:
 
     def build_catalog(self, views: Sequence[tuple[str, str]] = ()) -> None:
         """Builds the analysts' catalog over what is listed and swaps it in.
+
+        Only then are replaced files removed: no catalog uses them any more.
 
         Args:
             views: Names and SELECTs of views, each resting on earlier ones only.
@@ -335,10 +349,11 @@ class Lake:
             with lake_errors(self.path):
                 table = self._table
                 catalog.build(
-                    self.path, aside, table.records(), table.newest_scores(), table.sources(), views
+                    self.path, aside, table.records(), table.scores(), table.sources(), views
                 )
         finally:
             remove(aside.parent.glob(f"{aside.name}*"))
+        self.remove_retired()
 
     def work_connection(
         self, memory: str = "1GB", threads: int | None = None
@@ -362,7 +377,7 @@ class Lake:
             return self._table.records()
 
     def remove_retired(self, grace_s: float = GRACE_S) -> None:
-        """Removes files that merges have replaced.
+        """Removes files that were replaced; call it under a catalog that does not use them.
 
         Args:
             grace_s: Seconds for which readers of the catalog before may still need them.
@@ -426,11 +441,15 @@ class Lake:
         return self.path / TMP / f"{number:08d}"
 
     def _sweep(self) -> None:
-        """Removes what a killed writer left."""
-        for path in (self.path / TMP).iterdir():
-            if not _spill_of_living(path):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        self.remove_retired()
+        """Removes what a killed writer left.
+
+        Retired files stay: the catalog may be older than what replaced them.
+        """
+        left = [path for path in (self.path / TMP).iterdir() if not _spill_of_living(path)]
+        for folder in (LISTS, REPORTS):
+            left += (self.path / folder).glob(f"{ASIDE}*")
+        for path in left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         names = self._table.names()
         for folder in (RECORDS, SCORES):
             remove(
@@ -505,15 +524,15 @@ def _take_lock(path: Path) -> int:
     return lock
 
 
-def _check_meta(meta: LakeMeta, policy_sha256: str, key_id: str) -> None:
-    if meta.policy_sha256 != policy_sha256:
+def _check_meta(meta: LakeMeta, policy_tag: str, key_id: str) -> None:
+    if meta.key_id != key_id:  # first, because the tag is made with the key
+        raise KeyFileError(
+            "The lake was filled with another pseudonym key; give its key file, or another --lake."
+        )
+    if meta.policy_tag != policy_tag:
         raise PrivacyError(
             "The lake was filled under another policy of what is domestic; give the same country "
             "and --home as before, or another --lake."
-        )
-    if meta.key_id != key_id:
-        raise KeyFileError(
-            "The lake was filled with another pseudonym key; give its key file, or another --lake."
         )
 
 

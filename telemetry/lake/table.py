@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 from telemetry.errors import LakeError
 from telemetry.lake.layout import FILE_MODE, RECORDS, SCORES, TABLE
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Grows with every change of the stored columns or of this table."""
 
 _TABLES = """
@@ -31,20 +31,24 @@ CREATE TABLE files (
 CREATE INDEX files_by_folder ON files (folder);
 CREATE TABLE retired (name TEXT PRIMARY KEY, since REAL NOT NULL) STRICT;
 CREATE TABLE sources (
-    sha256 TEXT NOT NULL, sensor TEXT NOT NULL, authority TEXT NOT NULL, format TEXT NOT NULL,
-    unit TEXT NOT NULL, read INTEGER NOT NULL, kept INTEGER NOT NULL, dropped TEXT NOT NULL,
-    records_written INTEGER NOT NULL, run TEXT NOT NULL, at TEXT NOT NULL,
+    sha256 TEXT NOT NULL, content_sha256 TEXT NOT NULL, sensor TEXT NOT NULL,
+    authority TEXT NOT NULL, format TEXT NOT NULL, unit TEXT NOT NULL, read INTEGER NOT NULL,
+    kept INTEGER NOT NULL, dropped TEXT NOT NULL, records_written INTEGER NOT NULL,
+    run TEXT NOT NULL, at TEXT NOT NULL,
     PRIMARY KEY (sha256, sensor)
 ) STRICT;
+CREATE UNIQUE INDEX sources_by_content ON sources (content_sha256, sensor);
 """
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSource:
-    """What the lake remembers of a source: its hash and counts, never its name.
+    """What the lake remembers of a source: its hashes and counts, never its name.
 
     Attributes:
         sha256: Hash of its bytes.
+        content_sha256: Hash of its bytes after decompression; equal to `sha256` for a
+            plain file.
         sensor: Where it was taken.
         authority: Id of the approval under which it came in.
         format: Name of its format.
@@ -58,6 +62,7 @@ class StoredSource:
     """
 
     sha256: str
+    content_sha256: str
     sensor: str
     authority: str
     format: str
@@ -79,13 +84,13 @@ class LakeMeta:
 
     Attributes:
         schema_version: Version of the stored columns.
-        policy_sha256: Hash of the policy that says what is domestic.
+        policy_tag: Keyed hash of the policy that says what is domestic.
         key_id: Id of the pseudonym key.
         buckets: Buckets of a day.
     """
 
     schema_version: int
-    policy_sha256: str
+    policy_tag: str
     key_id: str
     buckets: int
 
@@ -158,7 +163,7 @@ class FileTable:
                 self._sql.execute("ROLLBACK")
             raise
 
-    def make(self, policy_sha256: str, key_id: str, buckets: int) -> None:
+    def make(self, policy_tag: str, key_id: str, buckets: int) -> None:
         """Makes the tables of a new lake; a lake that has them stays as it is."""
         if self._sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             return
@@ -169,7 +174,7 @@ class FileTable:
                 "INSERT INTO meta VALUES (?, ?)",
                 [
                     ("schema_version", str(SCHEMA_VERSION)),
-                    ("policy_sha256", policy_sha256),
+                    ("policy_tag", policy_tag),
                     ("key_id", key_id),
                     ("buckets", str(buckets)),
                 ],
@@ -187,12 +192,13 @@ class FileTable:
                 f"The lake has schema version {meta['schema_version']}, this program needs "
                 f"{SCHEMA_VERSION}; ingest the sources into a new lake."
             )
-        return LakeMeta(SCHEMA_VERSION, meta["policy_sha256"], meta["key_id"], int(meta["buckets"]))
+        return LakeMeta(SCHEMA_VERSION, meta["policy_tag"], meta["key_id"], int(meta["buckets"]))
 
     def known(self, sha256: str, sensor: str) -> bool:
-        """Whether a source with this content from this sensor is stored."""
+        """Whether a source from this sensor with this hash, packed or unpacked, is stored."""
         found = self._sql.execute(
-            "SELECT 1 FROM sources WHERE sha256 = ? AND sensor = ?", (sha256, sensor)
+            "SELECT 1 FROM sources WHERE sensor = ?2 AND (sha256 = ?1 OR content_sha256 = ?1)",
+            (sha256, sensor),
         )
         return found.fetchone() is not None
 
@@ -254,10 +260,9 @@ class FileTable:
             RECORDS,
         )
 
-    def newest_scores(self) -> Listed | None:
-        """The file of the last scores written, if any."""
-        found = self._listed("WHERE kind = ? ORDER BY rowid DESC LIMIT 1", SCORES)
-        return found[0] if found else None
+    def scores(self) -> list[Listed]:
+        """The listed files of scores: that of the newest run, or none."""
+        return self._listed("WHERE kind = ? ORDER BY name", SCORES)
 
     def _listed(self, tail: str, kind: str) -> list[Listed]:
         columns = "name, folder, kind, day, bucket, rows, bytes, sha256"
@@ -267,12 +272,13 @@ class FileTable:
     def sources(self) -> list[StoredSource]:
         """All sources, in the order of time and hash."""
         found = self._sql.execute("SELECT * FROM sources ORDER BY at, sha256, sensor")
+        rows = (dict(zip(_SOURCE, row, strict=True)) for row in found)
         return [
             StoredSource(
-                **dict(zip(_SOURCE, row, strict=True))
-                | {"dropped": json.loads(row[7]), "at": datetime.fromisoformat(row[10])}
+                **row
+                | {"dropped": json.loads(row["dropped"]), "at": datetime.fromisoformat(row["at"])}
             )
-            for row in found
+            for row in rows
         ]
 
     def counts(self) -> Counts:

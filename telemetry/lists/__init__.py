@@ -40,9 +40,10 @@ def write_lists(
     bytes. An empty list is a valid list.
 
     Args:
-        entries: Scored endpoints; only those with `listed` are written.
+        entries: Scored endpoints; only those with `listed` that have not expired at the
+            header's `made_at` are written. Without it, no entry has a time to trust.
         folder: Where the files go, `list.csv` and so on; made if it is missing.
-        header: What is said about the whole list.
+        header: What is said about the whole list; its `expired` is counted here.
         forbidden: True for an address that must not leave, such as a domestic one. It
             is asked for each listed endpoint and for each address inside its reasons.
 

@@ -20,16 +20,19 @@ class ListHeader:
 
     Attributes:
         run: Id of the run that wrote the list.
-        made_at: Newest `last_seen` in the data, naive UTC, so that equal data gives
-            equal bytes; None when there was no data.
+        made_at: Newest `last_seen` in the data that is not in the future, naive UTC, so
+            that equal data gives equal bytes; None when there is none.
         authority: Id of the authority under which the records were kept.
         days: Days an entry stays valid after it was last seen.
+        expired: Entries left out because they were valid no longer at `made_at`; counted
+            when the list is written.
     """
 
     run: str
     made_at: datetime | None
     authority: str
     days: int
+    expired: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,9 @@ class ListEntry:
 
     Attributes:
         scored: The endpoint with its role, confidence and reasons.
-        valid_until: `last_seen` plus the header's days, naive UTC. It may lie in the
-            past when the data is old; whether to act on it is the consumer's rule.
+        valid_until: The header's days after `last_seen`, or after `made_at` where a wrong
+            clock says it was seen later; naive UTC, never before `made_at`. It may lie in
+            the past when the data is old; whether to act on it is the consumer's rule.
     """
 
     scored: ScoredEndpoint

@@ -30,9 +30,11 @@ def _head(entries: Sequence[ListEntry], header: ListHeader) -> list[str]:
         f"authority: {header.authority}",
         f"data up to: {utc(header.made_at) if header.made_at else 'no data'}",
         f"entries: {len(entries)}",
+        f"expired: {header.expired}",
     ]
     if not entries:
-        return [*lines, "This list is empty: no endpoint reached the threshold."]
+        why = "all entries have expired" if header.expired else "no endpoint reached the threshold"
+        return [*lines, f"This list is empty: {why}."]
     expiries = sorted(entry.valid_until for entry in entries)
     return [
         *lines,

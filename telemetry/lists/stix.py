@@ -66,12 +66,17 @@ def _objects(
         object_marking_refs=[stix2.TLP_AMBER],
     )
     for entry in entries:
-        yield from _endpoint(stix2, producer, entry)
+        yield from _endpoint(stix2, producer, entry, header)
 
 
-def _endpoint(stix2: ModuleType, producer: UUID, entry: ListEntry) -> Iterator[Any]:
+def _endpoint(
+    stix2: ModuleType, producer: UUID, entry: ListEntry, header: ListHeader
+) -> Iterator[Any]:
     scored = entry.scored
-    first, last = (t.replace(tzinfo=UTC) for t in (scored.first_seen, scored.last_seen))
+    # Times of a wrong clock are cut: STIX wants `valid_from` before `valid_until` (4.7), and
+    # consumers would take no later list for newer than a `modified` in the future (3.6).
+    now = header.made_at or datetime.max
+    first, last = (min(t, now).replace(tzinfo=UTC) for t in (scored.first_seen, scored.last_seen))
     shared = {
         "created_by_ref": f"identity--{producer}",
         "created": _millisecond(first),

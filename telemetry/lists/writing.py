@@ -9,7 +9,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,10 +37,8 @@ def write_all(
     """Writes one list in the given formats; see `telemetry.lists.write_lists`."""
     listed = [entry for entry in entries if entry.listed]
     _refuse_forbidden(listed, forbidden)
-    rows = [
-        ListEntry(entry, _expiry(entry, header.days))
-        for entry in sorted(listed, key=lambda entry: _order(entry.endpoint))
-    ]
+    rows = _valid(sorted(listed, key=lambda entry: _order(entry.endpoint)), header)
+    header = replace(header, expired=len(listed) - len(rows))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # In the same folder, so that the rename stays inside one file system.
@@ -56,11 +55,15 @@ def write_all(
     return [folder / name for name in names]
 
 
-def _expiry(entry: ScoredEndpoint, days: int) -> datetime:
-    try:
-        return entry.last_seen + timedelta(days=days)
-    except OverflowError:  # a capture may claim the last days of the year 9999
-        return datetime.max
+def _valid(entries: Sequence[ScoredEndpoint], header: ListHeader) -> list[ListEntry]:
+    """Returns the entries that have not expired when the list is made."""
+    now = header.made_at
+    if now is None:
+        return []
+    # No entry counts from later than now: a wrong clock would list it for ever.
+    days = timedelta(days=header.days)
+    rows = [ListEntry(entry, min(entry.last_seen, now) + days) for entry in entries]
+    return [row for row in rows if row.valid_until >= now]
 
 
 def _refuse_forbidden(entries: Sequence[ScoredEndpoint], forbidden: Callable[[str], bool]) -> None:
@@ -116,6 +119,7 @@ def _write_aside(
         "made_at": utc(header.made_at) if header.made_at else None,
         "days": header.days,
         "entries": len(rows),
+        "expired": header.expired,
         "roles": dict(sorted(Counter(row.scored.role for row in rows).items())),
         "files": files,
     }

@@ -8,6 +8,7 @@ networks cannot be matched without the file.
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
 import stat
@@ -98,6 +99,10 @@ class Keys:
     def subkey(self, epoch: str, purpose: Purpose) -> bytes:
         """Returns the AES-128 key (16 bytes) of a month such as "2026-04" and a purpose."""
         return self._derive(f"{epoch}/{purpose}", 16)
+
+    def tag(self, text: str) -> str:
+        """Returns a keyed hash of a text that would be guessed from a plain one, in hex."""
+        return hmac.digest(self._derive("tag", 32), text.encode(), "sha256").hex()
 
     def _derive(self, info: str, length: int) -> bytes:
         label = f"sekisho/1/{info}".encode()

@@ -112,6 +112,17 @@ class Ledger:
                 "mode, then run again."
             ) from None
 
+    def last(self) -> Entry | None:
+        """Returns the last whole entry, or None when there is no ledger or it is empty.
+
+        Raises:
+            LedgerError: The last entry is not valid.
+        """
+        if not self.path.exists():
+            return None
+        with _locked(self.path) as handle:
+            return _last(handle)[0]
+
     def _write(
         self, handle: int, seq: int, head: str, kind: str, facts: dict[str, object]
     ) -> tuple[int, str]:
@@ -146,6 +157,8 @@ def verify(path: Path, public_key: Path | None = None, anchor: str | None = None
     for seq, line in enumerate(_lines(path), start=1):
         head = _check(line, seq, head, key)
         anchored = anchored or head == anchor
+    if seq == 0:
+        raise LedgerError(f"Ledger {path} is empty; restore it from a copy.")
     if anchor is not None and not anchored:
         raise LedgerError(
             f"Ledger {path}: the anchor is missing among its {seq} entries, so entries were cut "
@@ -265,7 +278,13 @@ def _locked(path: Path) -> Iterator[int]:
 
 
 def _tail(handle: int) -> tuple[int, str, int]:
-    """Returns number and hash of the last entry, and the bytes of a torn line after it.
+    """Returns number and hash of the last entry, and the bytes of a torn line after it."""
+    entry, torn = _last(handle)
+    return (0, GENESIS, torn) if entry is None else (entry["seq"], entry["hash"], torn)
+
+
+def _last(handle: int) -> tuple[Entry | None, int]:
+    """Returns the last entry, and the bytes of a torn line after it.
 
     Only the end of the file is read, whatever its length.
     """
@@ -276,12 +295,12 @@ def _tail(handle: int) -> tuple[int, str, int]:
         data = os.pread(handle, span, size - span)
     whole, newline, torn = data.rpartition(b"\n")
     if not newline:
-        return 0, GENESIS, len(torn)
+        return None, len(torn)
     last = whole.rpartition(b"\n")[2]
     try:
         entry = _parse(last, 0)
         if entry["hash"] == entry_hash(entry) and type(entry["seq"]) is int:
-            return entry["seq"], entry["hash"], len(torn)
+            return entry, len(torn)
     except LedgerError:
         pass
     raise LedgerError(

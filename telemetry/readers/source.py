@@ -34,6 +34,8 @@ class Source:
         size: Bytes on disk; 0 for a pipe.
         sha256: Hash of the bytes: of a file before anything is parsed, of a pipe once
             `finish` was called, None until then.
+        content_sha256: Hash of the bytes after decompression, once `finish` was called: the
+            same content may come plain today and compressed tomorrow.
         container: `plain`, `gzip` or `zstd`.
         head: First bytes after decompression.
         damage: Why the decompressed stream ended early, if it did.
@@ -54,6 +56,7 @@ class Source:
         """
         self.path = path
         self.sha256: str | None = None
+        self.content_sha256: str | None = None
         self.damage: str | None = None
         self._file = file
         self._progress = progress
@@ -77,19 +80,25 @@ class Source:
         return self._stream
 
     def finish(self) -> None:
-        """Reads what is left of a pipe, so that its hash is that of all its bytes.
+        """Reads what is left, so that the hashes are those of all bytes.
 
         Raises:
             SourceError: It cannot be read, or a file is no longer the one that was hashed.
         """
+        if self._is_pipe or self.container != "plain":
+            for stream in (self._stream, self._plain):
+                while stream.read(_BLOCK):
+                    pass
         if self._is_pipe:
-            while self._plain.read(_BLOCK):
-                pass
             self.sha256 = self._hash.hexdigest()
-            return
-        now = os.fstat(self._file.fileno())
-        if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
-            raise SourceError("It changed while it was read; ingest it again.")
+        else:
+            now = os.fstat(self._file.fileno())
+            if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
+                raise SourceError("It changed while it was read; ingest it again.")
+        packed = self._stream.raw
+        self.content_sha256 = (
+            packed.digest.hexdigest() if isinstance(packed, _Decompressed) else self.sha256
+        )
 
     def close(self) -> None:
         """Closes the file."""
@@ -193,6 +202,7 @@ class _Decompressed(io.RawIOBase):
     def __init__(self, raw: io.BufferedReader, damaged: Callable[[str], None]) -> None:
         self._raw = raw
         self._damaged = damaged
+        self.digest = hashlib.sha256()
         self._ready = memoryview(b"")
         self._done = False
 
@@ -210,6 +220,7 @@ class _Decompressed(io.RawIOBase):
             buffer[filled : filled + n] = self._ready[:n]
             self._ready = self._ready[n:]
             filled += n
+        self.digest.update(memoryview(buffer)[:filled])
         return filled
 
     def _more(self) -> bytes:

@@ -26,6 +26,7 @@ from telemetry.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "data" / "samples" / "captures"
+BROKEN = ROOT / "data" / "samples" / "broken" / "not_a_capture.txt"
 NAMES = ("border-c.pcap.gz", "conn.json.log")
 _PREFECT = (sys.executable, "-m", "prefect")
 _FLOWS_INGEST = (sys.executable, "-m", "flows.ingest")
@@ -37,16 +38,22 @@ CLEAN = {
 
 
 def _run(
-    module: str, *arguments: str | Path, env: dict[str, str] | None = None
+    module: str,
+    *arguments: str | Path,
+    env: dict[str, str] | None = None,
+    cwd: Path = ROOT,
+    stdin: Path = Path(os.devnull),
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", f"flows.{module}", *map(str, arguments)],
-        cwd=ROOT,
-        env=CLEAN | (env or {}),
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    with stdin.open("rb") as given:
+        return subprocess.run(
+            [sys.executable, "-m", f"flows.{module}", *map(str, arguments)],
+            cwd=cwd,
+            env=CLEAN | (env or {}),
+            stdin=given,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
 
 
 def _forbidden(names: tuple[str, ...]) -> set[bytes]:
@@ -106,6 +113,15 @@ def test_the_flow_finds_what_the_pipeline_finds(
     ]
 
 
+def test_all_steps_share_one_run(daily: tuple[dict[str, Any], Path, str]) -> None:
+    answer, lake, _ = daily
+    entries = [json.loads(line) for line in (lake / "ledger.jsonl").read_text().splitlines()]
+    steps = {(entry["kind"], entry["facts"]["run"]) for entry in entries}
+    run = answer["ingest"]["run"]
+    assert steps >= {(kind, run) for kind in ("ingest", "score", "export", "report")}
+    assert {at for _, at in steps} == {run}
+
+
 def test_prefect_keeps_the_history_and_nothing_else(
     daily: tuple[dict[str, Any], Path, str],
 ) -> None:
@@ -121,6 +137,39 @@ def test_prefect_keeps_the_history_and_nothing_else(
     assert {(name.rpartition("-")[0], state) for name, state in tasks} == {
         (step, "COMPLETED") for step in ("ingest", "score", "make_list", "make_report")
     }
+
+
+def test_standard_input_goes_into_the_working_folder(tmp_path: Path) -> None:
+    lake = tmp_path / "here"
+    lake.mkdir()
+    done = _run("ingest", "-", "--lake", ".", "--json", cwd=lake, stdin=SAMPLES / "rawip.pcap")
+    assert (done.returncode, done.stderr) == (0, "")
+    (source,) = json.loads(done.stdout)["sources"]
+    assert (source["path"], source["packets_read"]) == ("-", 2899)
+    assert {path.name for path in tmp_path.iterdir()} == {"here", "here.key", "here.prefect"}
+
+
+def test_a_run_of_refused_sources_does_its_work_and_fails(tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    shutil.copy(BROKEN, inbox)
+    lake = tmp_path / "lake"
+    done = _run("daily", inbox, "--lake", lake, "--json")
+    assert done.returncode == 1
+    assert done.stderr.startswith("sekisho: ")
+    assert done.stderr.count("\n") == 1
+    answer = json.loads(done.stdout)
+    assert [source["status"] for source in answer["ingest"]["sources"]] == ["refused"]
+    assert answer["files"] and all(Path(path).is_file() for path in answer["files"])
+    home = tmp_path / "lake.prefect"
+    with closing(sqlite3.connect(home / "prefect.db")) as database:
+        ((state, said),) = database.execute(
+            "SELECT run.state_type, state.message FROM flow_run AS run "
+            "JOIN flow_run_state AS state ON state.id = run.state_id"
+        )
+    assert state == "FAILED"
+    assert "1 of 1 sources refused" in said
+    assert _leaks(home, {BROKEN.name.encode()}) == []
 
 
 @pytest.mark.parametrize(
@@ -249,7 +298,7 @@ def test_a_busy_lake_is_tried_again_and_a_refusal_is_not(
     settings = Settings(lake=tmp_path / "lake")
     pipeline.ingest(settings, [str(SAMPLES / "rawip.pcap")])
     meta = Lake.peek(settings.lake)
-    with Lake.create_or_open(settings.lake, policy_sha256=meta.policy_sha256, key_id=meta.key_id):
+    with Lake.create_or_open(settings.lake, policy_tag=meta.policy_tag, key_id=meta.key_id):
         run = subprocess.Popen(
             [*_FLOWS_INGEST, str(SAMPLES / "cooked.pcap"), "--lake", str(settings.lake)],
             cwd=ROOT,

@@ -38,6 +38,25 @@ def test_prefixes_replace_the_country_or_add_to_it() -> None:
         assert fast(both, [text]) == [DOMESTIC]
 
 
+def test_home_ipv4_inside_ipv6_is_home() -> None:
+    home = homeland.load(None, ["192.168.0.0/16", "0.0.0.0/30"])
+    texts = ["::192.168.1.5", "::ffff:0:192.168.1.5", "::2", "::", "::1"]
+    expected = [DOMESTIC, DOMESTIC, DOMESTIC, SPECIAL, SPECIAL]
+    assert fast(home, texts) == expected
+    assert [home.class_of_text(text) for text in texts] == expected
+
+
+def test_prefixes_alone_make_no_reserved_ipv6_foreign() -> None:
+    home = homeland.load(None, ["192.168.0.0/16"])
+    texts = {
+        UNALLOCATED: ["1fff:ffff::1", "4000::1", "fe00::1", "::1:0:0", "100:0:0:2::1"],
+        FOREIGN: ["2000::1", "2d00::1", "3fff:ffff::1", "2001:4860:4860::8888", "102.224.0.1"],
+    }
+    for expected, some in texts.items():
+        assert fast(home, some) == [expected] * len(some)
+        assert [home.class_of_text(text) for text in some] == [expected] * len(some)
+
+
 def test_prefix_finer_than_a_64() -> None:
     home = homeland.load(None, ["2001:4860:4860::8888/127", "fe80::1/128"])
     texts = ["2001:4860:4860::8887", "2001:4860:4860::8888", "2001:4860:4860::8889", "fe80::1"]
@@ -95,8 +114,9 @@ def test_hashes_name_the_policy_and_the_data(japan: Homeland) -> None:
 def test_nothing_printed_holds_a_prefix() -> None:
     home = homeland.load(None, ["198.51.100.0/24"])
     number = str(parse_address("198.51.100.0")[1])
-    for text in (repr(home), repr(home.rules), home.policy_sha256):
+    for text in (repr(home), repr(home.rules), home.policy_sha256, str(home.describe())):
         assert "198.51" not in text and number not in text
+    assert home.policy_sha256 not in str(home.describe())  # all prefixes are soon tried
 
 
 def test_names_follow_the_numbers() -> None:

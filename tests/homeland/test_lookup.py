@@ -34,6 +34,8 @@ ANY = st.one_of(
     st.integers(0, 2**128 - 1),
     V4.map(lambda n: MAPPED + n),
     V4.map(lambda n: (0x64FF9B << 96) + n),
+    V4.map(lambda n: (0xFFFF << 48) + n),
+    V4,
     st.tuples(V4, st.integers(0, 2**80 - 1)).map(lambda t: (0x2002 << 112) + (t[0] << 80) + t[1]),
     st.integers(0, 2**96 - 1).map(lambda n: (0x20010000 << 96) + n),
     st.integers(0x2000 << 112, (0x2C10 << 112) - 1),
@@ -107,12 +109,14 @@ def test_kernel_equals_slow_look_up_at_every_edge(japan: Homeland, table: str, f
     assert fast(japan, numbers) == slow(japan, numbers)
 
 
-def test_kernel_equals_slow_look_up_at_special_edges(japan: Homeland) -> None:
-    networks = [ipaddress.ip_network(row.prefix) for row in SPECIALS]
+@pytest.mark.parametrize("alone", [False, True])
+def test_kernel_equals_slow_look_up_at_special_edges(japan: Homeland, alone: bool) -> None:
+    home = homeland.load(None, ["192.168.0.0/16"]) if alone else japan
+    networks = [ipaddress.ip_network(text) for text in ("2000::/3", *(s.prefix for s in SPECIALS))]
     spans = [(number_of(str(n[0])), number_of(str(n[-1]))) for n in networks]
     near = {n for a, z in spans for n in (a - 1, a, a + 1, z - 1, z, z + 1)}
     numbers = sorted(n for n in near if 0 <= n < 1 << 128)
-    assert fast(japan, numbers) == slow(japan, numbers)
+    assert fast(home, numbers) == slow(home, numbers)
 
 
 KNOWN = {
@@ -122,7 +126,7 @@ KNOWN = {
         "2001:200::1",  # WIDE
         "2001:dc3::35",  # M root
         "::ffff:133.11.0.1",
-        "64:ff9b::133.11.0.1",
+        *("64:ff9b::133.11.0.1", "::133.11.0.1", "::ffff:0:133.11.0.1"),
         "2002:850b:1::1",
         "2001:0:102:304:0:0:7af4:fffe",  # Teredo of 133.11.0.1
     ],
@@ -133,7 +137,7 @@ KNOWN = {
         "139.191.1.1",  # held by the European Union: only routing knows it
         "2001:4860:4860::8888",
         "2a00:1450:4001::1",
-        "64:ff9b::8.8.8.8",
+        *("64:ff9b::8.8.8.8", "::8.8.8.8", "::ffff:0:8.8.8.8"),
         "2002:808:808::1",
         "2001:0:102:304:0:0:f7f7:f7f7",
     ],
@@ -144,7 +148,17 @@ KNOWN = {
         *("192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1", "198.19.255.255"),
         *("192.31.196.1", "192.52.193.1", "192.88.99.1", "192.88.99.2", "192.175.48.1"),
         *("224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.254", "255.255.255.255"),
-        *("::", "::1", "::ffff:10.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b:1::1", "2002:a00:1::1"),
+        *(
+            "::",
+            "::1",
+            "::2",
+            "::10.0.0.1",
+            "::ffff:0:10.0.0.1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "64:ff9b:1::1",
+            "2002:a00:1::1",
+        ),
         *("100::1", "100:0:0:1::1", "2001:1::1", "2001:1::2", "2001:1::3", "2001:1::4"),
         *("2001:2::1", "2001:3::1", "2001:4:112::1", "2001:10::1", "2001:20::1", "2001:30::1"),
         *("2001:db8::1", "2620:4f:8000::1", "3fff::1", "3fff:fff::1", "5f00::1"),
@@ -152,7 +166,7 @@ KNOWN = {
         "2001:0:102:304:0:0:f5ff:fffe",  # Teredo of 10.0.0.1
     ],
     UNALLOCATED: [
-        *("102.224.0.1", "::2", "::8.8.8.8", "100:0:0:2::1", "4000::1", "3fff:1000::1"),
+        *("102.224.0.1", "::1:0:0", "::ffff:1:0:1", "100:0:0:2::1", "4000::1", "3fff:1000::1"),
         *("64:ff9b:0:1::1", "2d00::1", "fe00::1", "2002:66e0:1::1"),
     ],
 }
@@ -170,6 +184,8 @@ def test_embedded_ipv4_decides(japan: Homeland, v4: int, server: int, rest: int)
     forms = [
         MAPPED + v4,
         (0x64FF9B << 96) + v4,
+        (0xFFFF << 48) + v4,
+        *([v4] if v4 > 1 else []),  # :: and ::1 are addresses of their own
         (0x2002 << 112) + (v4 << 80) + rest,
         (0x20010000 << 96) + (server << 64) + (rest & 0xFFFFFFFF) * 2**32 + (v4 ^ 0xFFFFFFFF),
     ]

@@ -190,5 +190,13 @@ def source(number: int, rows: int = 0) -> StoredSource:
     digest = hashlib.sha256(str(number).encode()).hexdigest()
     at = datetime(2026, 3, 2, tzinfo=UTC) + timedelta(seconds=number)
     return StoredSource(
-        digest, "ix1", "law-1", "pcap", "packets", 100, 90, {"domestic": 10}, rows, "r1", at
+        *(digest, digest, "ix1", "law-1"),
+        "pcap",
+        "packets",
+        100,
+        90,
+        {"domestic": 10},
+        rows,
+        "r1",
+        at,
     )

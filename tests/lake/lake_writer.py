@@ -15,7 +15,7 @@ SOURCES = 30
 
 
 def main(path: Path) -> None:
-    with Lake.create_or_open(path, policy_sha256="policy", key_id="key", buckets=4) as lake:
+    with Lake.create_or_open(path, policy_tag="policy", key_id="key", buckets=4) as lake:
         lake.buffer_rows = 100  # some batches go aside before their commit
         print("open", flush=True)
         for number in range(SOURCES):

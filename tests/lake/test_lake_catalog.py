@@ -21,7 +21,7 @@ VIEWS = [
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
     path = tmp_path / "the analyst's lake"
-    with Lake.create_or_open(path, policy_sha256="p", key_id="k") as lake:
+    with Lake.create_or_open(path, policy_tag="p", key_id="k") as lake:
         with lake.source() as batch:
             batch.stage(table(meter(traffic(1, 200, days=2))))
             batch.accept(source(1, batch.rows))
@@ -49,7 +49,7 @@ def test_the_views_hold_every_record_with_its_partition(lake: Path) -> None:
 
 
 def test_an_empty_lake_has_the_same_types(lake: Path, tmp_path: Path) -> None:
-    with Lake.create_or_open(tmp_path / "empty", policy_sha256="p", key_id="k") as empty:
+    with Lake.create_or_open(tmp_path / "empty", policy_tag="p", key_id="k") as empty:
         empty.build_catalog(VIEWS)
         empty_scores = types(empty.path, "scores")
         for view in ("stored_records", "sources", "runs", "busy_ports"):
@@ -150,7 +150,7 @@ def scores(*endpoints: str) -> pa.Table:
 
 
 def test_the_newest_scores_are_shown(lake: Path) -> None:
-    with Lake.create_or_open(lake, policy_sha256="p", key_id="k") as writer:
+    with Lake.create_or_open(lake, policy_tag="p", key_id="k") as writer:
         for run, endpoint in (("r2", "9.9.9.9"), ("r1", "8.8.8.8"), ("r1", "2001:db8::1")):
             writer.write_scores(scores(endpoint), run)
         writer.build_catalog(VIEWS)
@@ -160,11 +160,30 @@ def test_the_newest_scores_are_shown(lake: Path) -> None:
             writer.write_scores(scores("9.9.9.9"), "../r3")
     found = query(lake, "SELECT endpoint, reasons[1].text AS why FROM scores").to_pylist()
     assert found == [{"endpoint": "2001:db8::1", "why": "9 hosts in 4 s"}]
-    assert {p.name for p in (lake / "scores").iterdir()} == {"r1.parquet", "r2.parquet"}
+
+
+def test_older_scores_stay_until_the_catalog_shows_newer(lake: Path) -> None:
+    def files() -> set[str]:
+        return {path.stem for path in (lake / "scores").iterdir()}
+
+    def shown() -> list[str]:
+        endpoints: list[str] = query(lake, "SELECT endpoint FROM scores")["endpoint"].to_pylist()
+        return endpoints
+
+    with Lake.create_or_open(lake, policy_tag="p", key_id="k") as writer:
+        writer.write_scores(scores("9.9.9.9"), "r2")
+        writer.build_catalog()
+        writer.write_scores(scores("8.8.8.8"), "r1")
+    with Lake.create_or_open(lake, policy_tag="p", key_id="k") as writer:
+        assert (files(), shown()) == ({"r1", "r2"}, ["9.9.9.9"])
+        writer.build_catalog()
+        assert (files(), shown()) == ({"r1", "r2"}, ["8.8.8.8"])  # r2 is within the grace
+        writer.remove_retired(0)
+        assert (files(), shown()) == ({"r1"}, ["8.8.8.8"])
 
 
 def test_a_wrong_view_leaves_the_old_catalog(lake: Path) -> None:
-    with Lake.create_or_open(lake, policy_sha256="p", key_id="k") as writer:
+    with Lake.create_or_open(lake, policy_tag="p", key_id="k") as writer:
         with pytest.raises(LakeError, match="catalog"):
             writer.build_catalog([("wrong", "SELECT nothing_like_this FROM stored_records")])
         assert not list((lake / "tmp").iterdir())
@@ -172,7 +191,7 @@ def test_a_wrong_view_leaves_the_old_catalog(lake: Path) -> None:
 
 
 def test_a_work_connection_spills_inside_the_lake(lake: Path) -> None:
-    with Lake.create_or_open(lake, policy_sha256="p", key_id="k") as writer:
+    with Lake.create_or_open(lake, policy_tag="p", key_id="k") as writer:
         connection = writer.work_connection(memory="60MB", threads=1)
         try:
             connection.execute(

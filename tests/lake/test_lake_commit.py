@@ -1,8 +1,11 @@
 """A lake holds whole batches only: whatever is killed, refused or torn."""
 
+import gzip
+import hashlib
 import os
 import random
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -10,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -28,7 +32,7 @@ ROOT = WRITER.parents[2]
 
 
 def open_lake(path: Path, policy: str = "policy", key: str = "key") -> Lake:
-    return Lake.create_or_open(path, policy_sha256=policy, key_id=key, buckets=4)
+    return Lake.create_or_open(path, policy_tag=policy, key_id=key, buckets=4)
 
 
 def take_in(lake: Lake, number: int, segments: pa.Table) -> bool:
@@ -83,6 +87,40 @@ def test_a_source_comes_in_once(tmp_path: Path) -> None:
         assert lake.sources() == [source(1, len(segments))]
 
 
+@pytest.mark.parametrize("packed_first", [True, False])
+@pytest.mark.parametrize("commit", [True, False])
+def test_content_comes_in_once_plain_or_packed(
+    tmp_path: Path, packed_first: bool, commit: bool
+) -> None:
+    content = b"one capture"
+    names = [hashlib.sha256(form).hexdigest() for form in (content, gzip.compress(content))]
+    stored = [replace(source(1), sha256=name, content_sha256=names[0]) for name in names]
+    first, second = stored[::-1] if packed_first else stored
+    with open_lake(tmp_path / "lake") as lake:
+        for one, new in ((first, True), (second, False), (replace(second, sensor="ix2"), True)):
+            with lake.source() as batch:
+                batch.stage(table(meter(traffic(1, 50))))
+                assert batch.accept(one) is new
+            if commit:
+                lake.commit()
+            assert lake.known(names[0], one.sensor)
+        lake.commit()
+        assert {s.sensor for s in lake.sources()} == {"ix1", "ix2"}
+        assert lake.counts().sources == 2
+        lake.build_catalog()
+    shown = query(tmp_path / "lake", "SELECT DISTINCT content_sha256 AS c FROM sources")
+    assert shown["c"].to_pylist() == [names[0]]
+
+
+def test_a_lake_of_another_version_is_refused(tmp_path: Path) -> None:
+    open_lake(tmp_path / "lake").close()
+    with sqlite3.connect(tmp_path / "lake" / "files.sqlite") as table:
+        table.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+    table.close()
+    with pytest.raises(LakeError, match="version 1, this program needs 2"):
+        open_lake(tmp_path / "lake")
+
+
 def test_equal_records_of_two_sources_add_up(tmp_path: Path) -> None:
     segments = table(meter(traffic(1, 50)))
     with open_lake(tmp_path / "lake") as lake:
@@ -133,8 +171,13 @@ def test_strays_are_swept_but_not_the_spill_of_a_living_reader(tmp_path: Path) -
     (lake / "tmp" / "00000000").touch()
     (lake / "tmp" / f"spill-{os.getpid()}").mkdir()
     (lake / "tmp" / "spill-999999999").mkdir()
+    (lake / "lists" / ".aside-1").mkdir()
+    for kept in ("lists/.aside-1/list.csv", "lists/list.csv", "reports/.aside-2", "reports/r.html"):
+        (lake / kept).touch()
     open_lake(lake).close()
     assert not on_disk(lake)
+    assert [p.name for p in (lake / "lists").iterdir()] == ["list.csv"]
+    assert [p.name for p in (lake / "reports").iterdir()] == ["r.html"]
     assert [p.name for p in (lake / "tmp").iterdir()] == [f"spill-{os.getpid()}"]
 
 
@@ -185,7 +228,7 @@ def test_another_policy_or_key_is_refused(tmp_path: Path) -> None:
         open_lake(lake, policy="other")
     with pytest.raises(KeyFileError, match="key"):
         open_lake(lake, key="other")
-    assert (Lake.peek(lake).policy_sha256, Lake.peek(lake).key_id) == ("policy", "key")
+    assert (Lake.peek(lake).policy_tag, Lake.peek(lake).key_id) == ("policy", "key")
     open_lake(lake).close()
 
 
@@ -328,3 +371,24 @@ def test_a_reader_of_the_old_catalog_is_not_cut_off(tmp_path: Path) -> None:
             new.close()
     with open_lake(tmp_path / "lake") as lake:
         assert lake.counts().files < len(on_disk(lake.path))  # still within the grace
+
+
+def test_replaced_files_go_only_under_a_catalog_without_them(tmp_path: Path) -> None:
+    with open_lake(tmp_path / "lake") as lake:
+        for number in (1, 2):
+            take_in(lake, number, table(meter(traffic(number, 50))))
+            lake.commit()
+        lake.build_catalog()
+        before = on_disk(lake.path)
+        assert lake.merge()  # and then the writer is gone, for longer than the grace
+    with sqlite3.connect(tmp_path / "lake" / "files.sqlite") as listed:
+        listed.execute("UPDATE retired SET since = 0")
+    listed.close()
+    with open_lake(tmp_path / "lake") as lake:
+        assert on_disk(lake.path) > before
+        assert query(lake.path, "FROM stored_records").num_rows  # the old catalog still answers
+        with pytest.raises(LakeError):
+            lake.build_catalog([("wrong", "SELECT nothing FROM nowhere")])
+        assert on_disk(lake.path) > before
+        lake.build_catalog()
+        assert on_disk(lake.path) == {file.name for file in lake.files()}

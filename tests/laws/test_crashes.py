@@ -178,7 +178,7 @@ def _check_files(lake: Path) -> None:
     assert {path.name for path in lake.iterdir()} <= PLACES
     assert list((lake / "tmp").iterdir()) == []
     meta = Lake.peek(lake)
-    with Lake.create_or_open(lake, policy_sha256=meta.policy_sha256, key_id=meta.key_id) as opened:
+    with Lake.create_or_open(lake, policy_tag=meta.policy_tag, key_id=meta.key_id) as opened:
         opened.remove_retired(0)
         listed = {file.name for file in opened.files()}
     found = {path.relative_to(lake).as_posix() for path in lake.rglob("*.parquet")}

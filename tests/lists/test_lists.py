@@ -47,8 +47,10 @@ def allow(address: str) -> bool:
     return False
 
 
-def write(folder: Path, entries: Sequence[ScoredEndpoint] = ENTRIES) -> dict[str, bytes]:
-    paths = write_lists(entries, folder, HEADER, allow)
+def write(
+    folder: Path, entries: Sequence[ScoredEndpoint] = ENTRIES, header: ListHeader = HEADER
+) -> dict[str, bytes]:
+    paths = write_lists(entries, folder, header, allow)
     assert sorted(folder.iterdir()) == sorted(paths)
     return {path.name: path.read_bytes() for path in paths}
 
@@ -106,14 +108,48 @@ def test_expiry_follows_last_seen_even_in_the_past(tmp_path: Path) -> None:
     assert b"# first entry expires: 2026-03-15T04:05:06.000007Z" in files["list.txt"]
 
 
-def test_last_day_of_the_calendar(tmp_path: Path) -> None:
-    end = dataclasses.replace(ENTRIES[2], last_seen=datetime(9999, 12, 31))
-    assert b"9999-12-31T23:59:59.999999Z" in write(tmp_path, [end])["list.csv"]
+def test_a_wrong_clock_makes_no_entry_immortal(tmp_path: Path) -> None:
+    last_day = datetime(9999, 12, 31)
+    wrong = dataclasses.replace(ENTRIES[2], first_seen=last_day, last_seen=last_day)
+    files = write(tmp_path, [wrong])
+    (row,) = map(json.loads, files["list.jsonl"].splitlines())
+    assert row["valid_until"] == "2026-03-16T23:59:59.999999Z"
+    indicator = importlib.import_module("stix2").parse(files["list.stix.json"].decode()).objects[3]
+    assert indicator.type == "indicator"
+    assert indicator.valid_from == LAST.replace(tzinfo=UTC) < indicator.valid_until
+    assert indicator.modified <= LAST.replace(tzinfo=UTC)
+
+
+def test_expired_entries_are_left_out_and_counted(tmp_path: Path) -> None:
+    days = timedelta(days=14)
+    ends = [LAST - days - timedelta(microseconds=1), LAST - days, LAST]
+    entries = [
+        dataclasses.replace(entry, first_seen=datetime(2011, 1, 1), last_seen=end)
+        for entry, end in zip(ENTRIES, ends, strict=False)
+    ]
+    files = write(tmp_path, entries)
+    gone, *kept = (entry.endpoint for entry in entries)
+    assert not any(gone.encode() in data for data in files.values())
+    assert [json.loads(line)["endpoint"] for line in files["list.jsonl"].splitlines()] == kept[::-1]
+    manifest = json.loads(files["manifest.json"])
+    assert (manifest["entries"], manifest["expired"]) == (2, 1)
+    assert b"# entries: 2\n# expired: 1\n" in files["list.txt"]
+
+
+def test_all_expired(tmp_path: Path) -> None:
+    files = write(tmp_path, [dataclasses.replace(ENTRIES[2], last_seen=datetime(2011, 1, 1))])
+    assert b"This list is empty: all entries have expired." in files["list.txt"]
+
+
+def test_without_a_time_to_trust_nothing_is_listed(tmp_path: Path) -> None:
+    write_lists(ENTRIES, tmp_path, dataclasses.replace(HEADER, made_at=None), allow)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert (manifest["entries"], manifest["expired"]) == (0, 4)
 
 
 def test_empty_list_is_valid(tmp_path: Path) -> None:
     files = write(tmp_path, [ENTRIES[3]])
-    assert b"This list is empty" in files["list.txt"]
+    assert b"This list is empty: no endpoint reached the threshold." in files["list.txt"]
     assert files["list.csv"].count(b"\n") == 1
     assert files["list.jsonl"] == b""
     kinds = [item["type"] for item in json.loads(files["list.stix.json"])["objects"]]
@@ -195,10 +231,14 @@ def test_stix_parses_back(tmp_path: Path) -> None:
 
 
 def test_stix_ids_stay_when_an_endpoint_is_seen_again(tmp_path: Path) -> None:
-    later = dataclasses.replace(ENTRIES[2], last_seen=LAST + timedelta(days=3))
+    again = LAST + timedelta(days=3)
+    header = dataclasses.replace(HEADER, made_at=again)
     before, after = (
-        {o["type"]: o for o in json.loads(write(tmp_path / n, [e])["list.stix.json"])["objects"]}
-        for n, e in (("a", ENTRIES[2]), ("b", later))
+        {o["type"]: o for o in json.loads(files["list.stix.json"])["objects"]}
+        for files in (
+            write(tmp_path / "a", [ENTRIES[2]]),
+            write(tmp_path / "b", [dataclasses.replace(ENTRIES[2], last_seen=again)], header),
+        )
     )
     assert before["indicator"]["id"] == after["indicator"]["id"]
     assert before["indicator"]["modified"] < after["indicator"]["modified"]

@@ -51,12 +51,26 @@ def test_new_ledger_is_private(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "ledger.jsonl").stat().st_mode) == 0o600
 
 
-def test_empty_ledger_verifies_and_missing_does_not(tmp_path: Path) -> None:
+def test_empty_and_missing_ledgers_do_not_verify(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     with pytest.raises(LedgerError, match="No such file"):
         verify(path)
+    assert Ledger(path).last() is None
     path.touch()
-    assert verify(path).head == GENESIS
+    assert Ledger(path).last() is None
+    with pytest.raises(LedgerError, match="is empty"):
+        verify(path)
+
+
+def test_the_last_entry_is_the_last_whole_one(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.append("first")
+    ledger.append("second", number=2)
+    with ledger.path.open("ab") as torn:
+        torn.write(b'{"seq":3')
+    last = ledger.last()
+    assert last is not None
+    assert (last["kind"], last["facts"]) == ("second", {"number": 2})
 
 
 def mutations(lines: list[bytes]) -> dict[str, list[bytes]]:
@@ -108,7 +122,7 @@ def test_truncation_is_found_against_an_anchor(tmp_path: Path) -> None:
     head = fill(path)
     lines = path.read_bytes().splitlines(keepends=True)
     assert verify(path, anchor=head).anchored
-    for keep in range(len(lines)):
+    for keep in range(1, len(lines)):
         path.write_bytes(b"".join(lines[:keep]))
         assert verify(path).entries == keep  # nothing but the anchor can know
         with pytest.raises(LedgerError, match=f"anchor is missing among its {keep} entries"):

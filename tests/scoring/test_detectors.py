@@ -58,6 +58,49 @@ def test_a_beacon_to_an_odd_port_is_listed_with_its_numbers() -> None:
     assert "8444" in texts["odd_port"]
 
 
+def over_days(number: int, **more: Any) -> Rows:
+    """An inside host that browses the same place once a day."""
+    return [call("192.0.2.200", 443, "reader", times=number, every=86400, **more)]
+
+
+def test_an_endpoint_that_comes_late_to_a_long_lake_counts_a_little_more() -> None:
+    late = {"at": 12 * 86400 + 5, "until": 12 * 86400 + 5.3}
+    beacon = call(port=443, every=150, endpoint=late, peer=late)
+    known = call(port=443, every=86400, times=2)  # met on the first day already
+    new = scored([beacon, *over_days(13), *other_hosts(30)])
+    old = scored([beacon, known, *over_days(13), *other_hosts(30)])
+    texts = {reason.name: reason.text for reason in new.reasons}
+    assert texts["first_seen"] == "first seen after 12 days of records without it"
+    assert "first_seen" not in {reason.name for reason in old.reasons}
+    share = {reason.name: reason.contribution for reason in new.reasons}
+    assert 0 < share["first_seen"] < share["rhythm"] / 2
+    steady = scored([*over_days(40), *other_hosts(30)], "192.0.2.200")
+    assert "first_seen" not in {reason.name for reason in steady.reasons}
+
+
+@pytest.mark.parametrize(
+    ("days", "moved"),
+    [
+        pytest.param(1, 0, id="hours"),
+        pytest.param(3, 0, id="two-days-before"),
+        pytest.param(13, 400, id="records-of-another-year"),
+    ],
+)
+def test_without_enough_records_before_it_nobody_is_new(days: int, moved: int) -> None:
+    start = (days - 1 + moved) * 86400 + 3600.0
+    late = {"at": start, "until": start + 0.3}
+    found = scored([call(endpoint=late, peer=late), *over_days(days), *other_hosts(30)])
+    alone = scored([call(), *other_hosts(31)])
+    assert found.score == alone.score
+
+
+def test_a_sensor_that_began_late_makes_nobody_new() -> None:
+    late = {"at": 12 * 86400.0, "until": 12 * 86400 + 0.3}
+    there = {**call(endpoint=late, peer=late), "sensor": "elsewhere"}
+    found = scored([there, *over_days(13), *other_hosts(30)])
+    assert "first_seen" not in {reason.name for reason in found.reasons}
+
+
 def test_signs_of_life_inside_one_connection_are_a_beacon_too() -> None:
     beats = [[30 * n, 30 * n + 0.1] for n in range(40)]
     side = {"bursts": beats, "packets": 80, "bytes": 4000}

@@ -22,6 +22,7 @@ DETECTORS: tuple[Detector, ...] = (
     company.SIZES,
     company.ODD_PORT,
     company.FEW_HOSTS,
+    company.FIRST_SEEN,
     scan.DETECTOR,
     knock.DETECTOR,
     guessing.DETECTOR,

@@ -1,7 +1,7 @@
 """What makes command and control more credible, though it lists nobody alone.
 
 Sizes that repeat, a port of no common service, the default port of a remote-access tool,
-and few inside hosts that have to do with the endpoint.
+few inside hosts that have to do with the endpoint, and a first contact late in the records.
 """
 
 from __future__ import annotations
@@ -100,7 +100,21 @@ def _few_hosts(f: Columns) -> Evidence:
     return Evidence(sub, sentence)
 
 
+def _first_seen(f: Columns) -> Evidence:
+    days = f["days_before"]
+    # A destination without a past is a coarse sign of infection (Beehive, Yen et al., ACSAC
+    # 2013, with a month of history). Two days tell nothing; after two weeks each habit of a
+    # week has had two chances to show. New servers are mostly harmless: the weight is small.
+    sub = ramp(days, 2, 14)
+
+    def sentence(i: int) -> str:
+        return f"first seen after {count(days[i], 'day')} of records without it"
+
+    return Evidence(sub, sentence)
+
+
 SIZES = Detector("sizes", "c2", 0.25, _sizes, supports=True)
 ODD_PORT = Detector("odd_port", "c2", 0.25, _odd_port)
 TOOL_PORT = Detector("tool_port", "c2", 0.42, _tool_port)
 FEW_HOSTS = Detector("few_hosts", "c2", 0.25, _few_hosts, supports=True)
+FIRST_SEEN = Detector("first_seen", "c2", 0.12, _first_seen, supports=True)
