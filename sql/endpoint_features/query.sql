@@ -175,26 +175,31 @@ ranked AS (
     JOIN hosts AS h USING (peer)
 ),
 -- The channel with the strongest rhythm, one with the most failed calls, one with the
--- longest talk: often the same, not always.
+-- longest talk: often the same, not always. The peer breaks ties last: it is a pseudonym, and
+-- scores must not depend on the key.
 placed AS (
     SELECT
         *,
         count(*) FILTER (regularity >= 0.5) OVER (PARTITION BY endpoint_ip) AS rhythm_channels,
         row_number() OVER (
             PARTITION BY endpoint_ip
-            ORDER BY plain DESC, regularity DESC, connections DESC, peer, protocol, service_port
+            ORDER BY
+                plain DESC, regularity DESC, connections DESC,
+                first_seen, last_seen, peer, protocol, service_port
         ) AS rhythm_place,
         row_number() OVER (
             PARTITION BY endpoint_ip
             ORDER BY
-                if(protocol = 6, failed_seconds, 0) DESC, failed DESC, peer, protocol, service_port
+                if(protocol = 6, failed_seconds, 0) DESC, failed DESC,
+                first_seen, last_seen, peer, protocol, service_port
         ) AS retry_place,
         row_number() OVER (
             PARTITION BY endpoint_ip
             ORDER BY
                 (protocol = 6 AND opened_by_endpoint = 0) DESC,
                 (service_kind IN ('other', 'rat')) DESC,
-                longest_s DESC, peer, protocol, service_port
+                longest_s DESC,
+                first_seen, last_seen, peer, protocol, service_port
         ) AS talk_place
     FROM ranked
 ),
