@@ -250,9 +250,9 @@ def verify(
         options: Shared options.
     """
     from telemetry.console import print_facts
-    from telemetry.privacy import verify as check
+    from telemetry.pipeline import verify_ledger
 
-    result = check(options.settings().lake / "ledger.jsonl", public_key, anchor)
+    result = verify_ledger(options.settings(), public_key, anchor)
     end = "" if result.anchored else " Entries cut off at its end show only against an --anchor."
     print_facts(f"The ledger is whole.{end}", asdict(result), json)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from telemetry.homeland import Border, Homeland
     from telemetry.lake import Lake, StoredSource
-    from telemetry.privacy import Authority, Gate, Keys, Ledger
+    from telemetry.privacy import Authority, Gate, Keys, Ledger, VerifyReport
     from telemetry.readers import Source
     from telemetry.report import Totals
 
@@ -403,10 +403,32 @@ def _commit(post: _Post, lake: Lake, reports: list[SourceReport]) -> None:
     post.ledger.append("commit", run=post.run, sources=len(facts))
 
 
+def verify_ledger(
+    settings: Settings, public_key: Path | None = None, anchor: str | None = None
+) -> VerifyReport:
+    """Checks every entry of the lake's ledger; see `telemetry.privacy.verify`.
+
+    Raises:
+        LedgerError: An entry is wrong, or the ledger of a lake with records is empty.
+    """
+    from telemetry.lake import Lake
+    from telemetry.privacy import verify
+
+    report = verify(settings.lake / "ledger.jsonl", public_key, anchor)
+    if report.entries == 0 and Lake.stored_sources(settings.lake):
+        raise LedgerError(_NO_LEDGER)
+    return report
+
+
 def _publish(lake: Lake) -> None:
     from telemetry.features import views
 
     lake.build_catalog([(view.name, view.sql) for view in views()])
+
+
+_NO_LEDGER = (
+    "The lake holds records but its ledger is missing or empty; restore ledger.jsonl from a copy."
+)
 
 
 def _settle(lake: Lake, ledger: Ledger) -> None:
@@ -417,10 +439,7 @@ def _settle(lake: Lake, ledger: Ledger) -> None:
     """
     last = ledger.last()
     if last is None and lake.counts().sources:
-        raise LedgerError(
-            "The lake holds records but its ledger is missing or empty; restore ledger.jsonl "
-            "from a copy."
-        )
+        raise LedgerError(_NO_LEDGER)
     if last is None or last["kind"] != "ingest":
         return
     facts = last["facts"]

@@ -204,6 +204,18 @@ class Lake:
             finally:
                 table.close()
 
+    @staticmethod
+    def stored_sources(path: Path) -> int:
+        """Counts the sources of a lake, without its lock; 0 where there is no lake yet."""
+        if not (path / TABLE).exists():
+            return 0
+        with lake_errors(path):
+            table = FileTable(path, writer=False)
+            try:
+                return table.counts().sources
+            finally:
+                table.close()
+
     def __enter__(self) -> Self:
         """Returns the lake."""
         return self

@@ -183,3 +183,34 @@ def _check_files(lake: Path) -> None:
         listed = {file.name for file in opened.files()}
     found = {path.relative_to(lake).as_posix() for path in lake.rglob("*.parquet")}
     assert found == listed
+
+
+def test_a_lake_whose_ledger_is_gone_takes_and_gives_nothing(tmp_path: Path) -> None:
+    lake, key = tmp_path / "lake", fixed_key(tmp_path / "key")
+    options = ("--lake", lake, "--key", key)
+    assert call("ingest", CAPTURES / "rawip.pcap", *options).code == 0
+    for spoil in (lambda path: path.write_bytes(b""), lambda path: path.unlink()):
+        spoil(lake / "ledger.jsonl")
+        for command in (("ingest", CAPTURES / "cooked.pcap"), ("score",), ("audit", "verify")):
+            answer = call(*command, *options)
+            assert answer.code == 2 and "ledger" in answer.err, answer
+        assert Lake.stored_sources(lake) == 1
+
+
+def test_what_a_crash_left_open_in_the_ledger_is_settled(tmp_path: Path, monkeypatch) -> None:
+    lake, key = tmp_path / "lake", fixed_key(tmp_path / "key")
+    options = ("--lake", lake, "--key", key)
+
+    def power_off(_: Lake) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Lake, "commit", power_off)
+        assert call("ingest", CAPTURES / "rawip.pcap", *options).code == 1
+    assert call("ingest", CAPTURES / "cooked.pcap", *options).code == 0
+    with monkeypatch.context() as broken:
+        broken.setattr(Lake, "merge", power_off)
+        assert call("ingest", CAPTURES / "rawip.pcap", *options).code == 1
+    lines = (lake / "ledger.jsonl").read_text().splitlines()
+    ends = [e["kind"] for e in map(json.loads, lines) if e["kind"] in ("commit", "abandoned")]
+    assert ends == ["abandoned", "commit", "commit"]

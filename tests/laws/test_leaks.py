@@ -212,11 +212,11 @@ def _distinct(column: pa.ChunkedArray) -> list[Any]:
 def _sqlite(searcher: Searcher, path: Path) -> set[str]:
     connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
     try:
-        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        tables = [name for (name,) in names]
         found = searcher.values(connection.execute("SELECT * FROM sqlite_master").fetchall())
         for table in tables:
-            if not table.startswith(("sqlite_autoindex", "files_by_folder")):
-                found |= searcher.values(connection.execute(f"SELECT * FROM {table}").fetchall())
+            found |= searcher.values(connection.execute(f"SELECT * FROM {table}").fetchall())
     finally:
         connection.close()
     return found

@@ -51,15 +51,14 @@ def test_new_ledger_is_private(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "ledger.jsonl").stat().st_mode) == 0o600
 
 
-def test_empty_and_missing_ledgers_do_not_verify(tmp_path: Path) -> None:
+def test_empty_ledger_verifies_and_missing_does_not(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     with pytest.raises(LedgerError, match="No such file"):
         verify(path)
     assert Ledger(path).last() is None
     path.touch()
     assert Ledger(path).last() is None
-    with pytest.raises(LedgerError, match="is empty"):
-        verify(path)
+    assert verify(path).head == GENESIS
 
 
 def test_the_last_entry_is_the_last_whole_one(tmp_path: Path) -> None:
