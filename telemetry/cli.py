@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from telemetry.errors import SekishoError, SourceError
+from telemetry.errors import SekishoError, SettingsError, SourceError
 
 if TYPE_CHECKING:
     from telemetry.records import IngestReport
@@ -61,7 +61,7 @@ class Options:
     lake: Path | None = None
     config: Path | None = None
     country: str | None = None
-    home: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = ()
+    home: Annotated[tuple[str, ...], Parameter(negative_iterable=(), show_default=False)] = ()
     sensor: str | None = None
     authority: Path | None = None
     key: Path | None = None
@@ -202,6 +202,8 @@ def list_(*, json: Json = False, options: Options = DEFAULTS) -> None:
     from telemetry import pipeline
     from telemetry.console import Console
 
+    if options.threshold is not None:
+        raise SettingsError("The list follows the scores; give --threshold to `sekisho score`.")
     with Console(json) as console:
         console.listed(*pipeline.make_list(options.settings(), console))
 

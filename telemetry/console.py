@@ -33,8 +33,8 @@ _STAGES = {
     "list": "Writing the list",
     "report": "Writing the report",
 }
-_SHOWN = 12
-"""Endpoints shown on a terminal; files and --json hold them all."""
+_SHOWN = 3
+"""Endpoints of each role shown on a terminal; files and --json hold them all."""
 _SHOWN_ROWS = 500
 """Rows of an answer to a query; laying out more takes a terminal too long."""
 
@@ -49,7 +49,7 @@ class Console(Watcher):
     def __init__(self, as_json: bool) -> None:
         """Args: as_json: Answer in JSON on stdout."""
         self._json = as_json
-        self._out = Terminal(highlight=False)
+        self._out = Terminal(highlight=False, width=None if sys.stdout.isatty() else 160)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -150,10 +150,15 @@ class Console(Watcher):
         self._out.print(f"[bold]Sources[/bold]    {', '.join(parts)}, in {report.seconds:.1f} s")
         for unit in ("packets", "records"):
             self._show_counts(report, unit)
+        passed_over: Counter[str] = Counter()
         for source in report.sources:
-            if source.error:
+            if source.status == "refused" and not source.named:
+                passed_over[source.error or ""] += 1
+            elif source.error:
                 verb = "refused" if source.status == "refused" else "damaged"
-                self._out.print(f"  {verb}: {source.path}: {source.error}", markup=False)
+                print(f"  {verb}: {source.path}: {source.error}")
+        for error, number in passed_over.most_common():
+            print(f"  passed over, {number} in folders: {error}")
 
     def _show_counts(self, report: IngestReport, unit: str) -> None:
         sources = [s for s in report.sources if getattr(s, f"{unit}_read")]
@@ -169,7 +174,7 @@ class Console(Watcher):
         for reason, number in dropped.most_common():
             table.add_row(f"  dropped: {reason.replace('_', ' ')}", f"{number:,}")
         table.add_row("  kept", f"{_sum(sources, 'kept')}")
-        table.add_row("  stored as record segments", f"{_sum(sources, 'records_written')}")
+        table.add_row("  stored as parts of records", f"{_sum(sources, 'records_written')}")
         self._out.print(table)
 
     def _show_endpoints(self, endpoints: list[ScoredEndpoint], before: str) -> None:
@@ -184,12 +189,13 @@ class Console(Watcher):
         table.add_column("role", no_wrap=True)
         table.add_column("score", justify="right")
         table.add_column("why")
-        for endpoint in listed[:_SHOWN]:
+        shown = [e for role in roles for e in [e for e in listed if e.role == role][:_SHOWN]]
+        for endpoint in shown:
             why = endpoint.reasons[0].text if endpoint.reasons else ""
             table.add_row(endpoint.endpoint, endpoint.role, f"{endpoint.score:.2f}", why)
         self._out.print(table)
-        if len(listed) > _SHOWN:
-            self._out.print(f"  … and {len(listed) - _SHOWN:,} more in the list")
+        if len(listed) > len(shown):
+            self._out.print(f"  … and {len(listed) - len(shown):,} more in the list")
 
     def _show_files(self, files: list[Path]) -> None:
         self._out.print("[bold]Files[/bold]")
@@ -222,12 +228,20 @@ def print_table(table: pa.Table, as_json: bool) -> None:
         for row in table.to_pylist():
             print(_json(row))
         return
-    shown = Table(box=None, pad_edge=False)
-    for name in table.column_names:
-        shown.add_column(name, overflow="fold")
-    for row in table.slice(0, _SHOWN_ROWS).to_pylist():
-        shown.add_row(*("" if value is None else str(value) for value in row.values()))
-    Terminal(highlight=False, markup=False).print(shown)
+    rows = [
+        {name: "" if value is None else " ".join(str(value).split()) for name, value in row.items()}
+        for row in table.slice(0, _SHOWN_ROWS).to_pylist()
+    ]
+    widths = {n: max(len(n), *(len(row[n]) for row in rows), 0) for n in table.column_names}
+    if not sys.stdout.isatty() or sum(widths.values()) + 2 * len(widths) <= Terminal().width:
+        for row in [{name: name for name in widths}, *rows]:
+            print("  ".join(row[name].ljust(width) for name, width in widths.items()).rstrip())
+    else:  # too wide for the terminal: a line a value
+        margin = max(map(len, widths))
+        for row in rows:
+            for name, value in row.items():
+                print(f"{name:>{margin}}  {value}")
+            print()
     if len(table) > _SHOWN_ROWS:
         print(f"… and {len(table) - _SHOWN_ROWS:,} more rows; --json prints them all")
 

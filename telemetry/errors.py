@@ -4,12 +4,12 @@
     ├── SourceError          this input cannot be read; the others can
     ├── LakeError            the lake cannot be read or written
     │   └── LakeBusy         another run holds the lake: a retry can help
+    ├── LedgerError          the ledger is broken or gone
     └── Refused (exit 2: wrong usage, or not allowed)
         ├── SettingsError    misspelt, missing or contradictory settings
         ├── AuthorityError   no approval covers this run
         ├── KeyFileError     the pseudonym key is missing, unsafe or wrong
-        ├── PrivacyError     something would have broken the closed world
-        └── LedgerError      the ledger does not verify
+        └── PrivacyError     something would have broken the closed world
 
 Every message is one sentence that says what to do next, and never holds an
 address, a payload byte or a name taken from a source's content.
@@ -62,5 +62,5 @@ class PrivacyError(Refused):
     """A step would have let something through that must not pass."""
 
 
-class LedgerError(Refused):
-    """The ledger is broken or does not verify."""
+class LedgerError(SekishoError):
+    """The ledger is broken, gone or does not verify: something happened to it."""

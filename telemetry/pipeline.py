@@ -558,10 +558,7 @@ def make_list(
             "The lake was filled for another home, so nothing may leave it; "
             "give the same --country and --home as at ingest."
         )
-    endpoints = [
-        replace(endpoint, listed=endpoint.score >= settings.threshold)
-        for endpoint in read_scores(settings)
-    ]
+    endpoints = read_scores(settings)
     listed = [endpoint for endpoint in endpoints if endpoint.listed]
     run_id = run_id or new_run_id()
     with _open_lake(settings) as (lake, ledger, authority):
@@ -691,6 +688,7 @@ def examine(settings: Settings) -> dict[str, object]:
     """Returns what an installation is made of and what it reads.
 
     Raises:
+        AuthorityError: The authority does not cover a run now.
         SettingsError: The homeland table is missing or broken.
     """
     import platform
@@ -707,5 +705,6 @@ def examine(settings: Settings) -> dict[str, object]:
         "formats": reader_names(),
         "containers": ["plain", "gzip", "zstd"],
         "lake": str(settings.lake) if settings.lake.exists() else f"{settings.lake} (not made yet)",
-        "authority": str(settings.authority),
+        "key": f"{settings.key_path}{'' if settings.key_path.exists() else ' (not made yet)'}",
+        "authority": f"{_approval(settings).id}, covers sensor {settings.sensor} now",
     }

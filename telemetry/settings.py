@@ -125,6 +125,9 @@ def load(config: Path | None = None, **options: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(Settings.model_fields)
+            raise SettingsError(f"There is no setting '{where}'; there are {known}.") from None
         raise SettingsError(
             f"Setting '{where}': {first['msg'].lower()}; correct it in the options, the "
             "environment or the settings file."

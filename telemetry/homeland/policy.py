@@ -208,6 +208,8 @@ def load(country: str | None, prefixes: Sequence[str] = (), data: Path = DATA) -
 def _network(text: str, nth: int) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     # The messages do not repeat the prefix: it is domestic, and errors get logged.
     try:
+        if "/" not in text:
+            raise ValueError("a forgotten mask would make one address home")
         network = ipaddress.ip_network(text.strip(), strict=False)
     except ValueError:
         raise SettingsError(

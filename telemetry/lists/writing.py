@@ -116,7 +116,7 @@ def _write_aside(
     manifest = {
         "run": header.run,
         "authority": header.authority,
-        "made_at": utc(header.made_at) if header.made_at else None,
+        "data_up_to": utc(header.made_at) if header.made_at else None,
         "days": header.days,
         "entries": len(rows),
         "expired": header.expired,

@@ -460,8 +460,13 @@ def _text(value: object) -> str | None:
 def _check_path(path: str) -> None:
     """Refuses another log by its name, if the name is one of Zeek's own."""
     name = path.rsplit("/", 1)[-1]
-    if name.startswith(("conn", "open_conn")):
+    if name.startswith("conn"):
         return
+    if name.startswith("open_conn"):
+        raise SourceError(
+            "This is a Zeek open_conn log, snapshots of connections that go on; conn.log tells "
+            "each of them once, when it ends."
+        )
     kind = f"a Zeek {name} log" if _LOGS.fullmatch(name) else "another log of Zeek"
     raise SourceError(f"This is {kind}; only conn logs hold records.")
 

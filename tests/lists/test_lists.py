@@ -160,7 +160,7 @@ def test_empty_list_is_valid(tmp_path: Path) -> None:
 def test_no_data_at_all(tmp_path: Path) -> None:
     write_lists([], tmp_path, dataclasses.replace(HEADER, made_at=None), allow)
     assert "data up to: no data" in (tmp_path / "list.txt").read_text()
-    assert json.loads((tmp_path / "manifest.json").read_text())["made_at"] is None
+    assert json.loads((tmp_path / "manifest.json").read_text())["data_up_to"] is None
 
 
 def test_line_break_in_an_id_cannot_add_an_address(tmp_path: Path) -> None:

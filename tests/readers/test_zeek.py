@@ -440,6 +440,15 @@ def test_chunks_and_long_lines(save: Save, monkeypatch: pytest.MonkeyPatch) -> N
     assert (len(columns["a_hi"]), malformed(tally)) == (20 * len(ROWS) - 2, 2)
 
 
+def test_snapshots_of_open_connections_are_refused(save: Save) -> None:
+    for content in (
+        text_log(path="open_conn"),
+        json_log([json_row(row()) | {"_path": "open_conn"}]),
+    ):
+        with pytest.raises(SourceError, match="open_conn log, snapshots"):
+            read(save(content))
+
+
 @pytest.mark.parametrize("log", ["dns", "http", "ssl", "ssh"])
 def test_other_logs_are_refused_by_name(save: Save, log: str) -> None:
     as_json = json_log([json_row(row()) | {"_path": log}])
@@ -521,6 +530,10 @@ def test_every_log_of_the_corpus_is_read_or_refused_by_name(corpus: Path) -> Non
         assert zeek.READER.recognises(source.head), path
         if "conn" not in path.name:
             with pytest.raises(SourceError, match=r"This is a Zeek \w+ log; only conn"):
+                read(source)
+            continue
+        if b"#path\topen_conn" in source.head or b'"_path":"open_conn"' in source.head:
+            with pytest.raises(SourceError, match="open_conn log, snapshots"):
                 read(source)
             continue
         columns, tally = read(source)

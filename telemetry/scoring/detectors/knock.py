@@ -49,8 +49,10 @@ def _evaluate(f: Columns) -> Evidence:
         parts = []
         if tcp[i] or udp[i]:
             tries = count(tcp[i] + udp[i], "try", "tries")
-            port = f["widest_port"][i]
-            parts.append(f"{tries} of port {port:.0f}" if port else f"{tries} of a UDP port")
+            ports = f["tried_ports"][i] + f["udp_ports"][i]
+            one = ports == 1 and f["widest_port"][i] > 0
+            named = f"port {f['widest_port'][i]:.0f}" if one else count(max(ports, 1), "port")
+            parts.append(f"{tries} of {named}")
         if echo[i]:
             parts.append(f"{count(echo[i], 'ping')} of {count(f['echo_hosts'][i], 'host')}")
         return f"{' and '.join(parts)}, though nobody inside ever asked for it"

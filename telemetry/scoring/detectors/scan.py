@@ -19,13 +19,14 @@ def _evaluate(f: Columns) -> Evidence:
     sub = np.where(f["asked_for"], 0.5 * sub, sub) * believable(f) * only_scans(f)
 
     def sentence(i: int) -> str:
-        return (
-            f"tried {count(max(f['tried_ports'][i], f['udp_ports'][i]), 'port')} on "
-            f"{count(max(f['tried_hosts'][i], 1), 'host')} without doing anything there, "
-            f"one port on up to {f['widest_port_hosts'][i]:,.0f} of them and up to "
-            f"{max(f['most_ports_on_a_host'][i], f['udp_ports'][i]):,.0f} ports on one, "
-            f"within {span(f['tried_span_s'][i])}"
-        )
+        ports, hosts = max(f["tried_ports"][i], f["udp_ports"][i]), max(f["tried_hosts"][i], 1)
+        within = f"within {span(f['tried_span_s'][i])}, and did nothing there"
+        tried = f"tried {count(ports, 'port')} on {count(hosts, 'host')} {within}"
+        if ports == 1 or hosts == 1:
+            return tried
+        most = max(f["most_ports_on_a_host"][i], f["udp_ports"][i])
+        widest = f["widest_port_hosts"][i]
+        return f"{tried}; one port on up to {widest:,.0f} of them, up to {most:,.0f} ports on one"
 
     return Evidence(sub, sentence)
 
