@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from telemetry.errors import LedgerError, PrivacyError, SettingsError, SourceError
+from telemetry.errors import LakeError, LedgerError, PrivacyError, SettingsError, SourceError
 from telemetry.records import (
     IngestReport,
     Reason,
@@ -253,8 +253,20 @@ def _load_keys(settings: Settings) -> Keys:
     if path.resolve().is_relative_to(lake.resolve()):
         raise SettingsError("The key must not lie inside the lake; give another --key.")
     if settings.key_file is None and _is_new(lake) and not path.exists():
+        _check_place(lake)
         return Keys.create(path)
     return Keys.load(path)
+
+
+def _check_place(lake: Path) -> None:
+    """Refuses a place where no lake can be made, before a key is made beside it."""
+    try:
+        lake.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = (error.strerror or "").lower()
+        raise LakeError(f"The lake {lake} cannot be made: {why}; give another --lake.") from None
+    if not os.access(lake.parent, os.W_OK):
+        raise LakeError(f"The folder of the lake {lake} cannot be written; give another --lake.")
 
 
 def _is_new(lake: Path) -> bool:
