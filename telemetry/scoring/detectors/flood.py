@@ -62,7 +62,7 @@ def _flood(f: Columns) -> Evidence:
             )
         return (
             f"{count(f['one_way_packets'][i], 'packet')} that got no answer, up to "
-            f"{rate[i]:,.0f} a second, in a crowd of {crowd[i]:,.0f} within ten seconds"
+            f"{max(rate[i], 1):,.0f} a second, in a crowd of {crowd[i]:,.0f} within ten seconds"
         )
 
     return Evidence(sub, sentence)
