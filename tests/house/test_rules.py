@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from e2e import ROOT
+from e2e import CAPTURES, ROOT, call, sample_run
 
 from telemetry.cli import app
 
@@ -203,9 +203,33 @@ def test_the_commands_in_the_readme_exist() -> None:
 
 
 def _options(path: list[str]) -> set[str]:
-    from e2e import call
-
     return {"--help", *re.findall(r"--[a-z][a-z-]+", call(*path, "--help").out)}
+
+
+def test_the_output_that_the_readme_shows_is_what_a_run_prints() -> None:
+    said = [line.split() for line in sample_run().said.out.splitlines()]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", _readme(), re.M | re.S)
+    (shown,) = [block for kind, block in blocks if not kind and "Sources" in block]
+    for line in shown.splitlines():
+        words = line.split()
+        if words[0] == "Sources":  # the seconds differ
+            assert words[:3] in [other[:3] for other in said]
+        elif words[0] != "…" and not words[0].startswith("lake/"):
+            assert words in said, line
+    names = {path.name for path in sample_run().report.files}
+    assert {Path(line).name for line in shown.split() if line.startswith("lake/")} == names
+
+
+def test_the_commands_in_the_readme_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "captures").mkdir()
+    for name in ("rawip.pcap", "conn.log"):
+        (tmp_path / "captures" / name).write_bytes((CAPTURES / name).read_bytes())
+    (tmp_path / "conn.log").write_bytes((CAPTURES / "conn.log").read_bytes())
+    assert len(readme_commands()) >= 9
+    for line in readme_commands():
+        answer = call(*shlex.split(line, comments=True)[1:])
+        assert (answer.code, answer.err) == (0, ""), (line, answer)
 
 
 def test_targets_in_the_readme_are_in_the_makefile() -> None:
