@@ -10,7 +10,7 @@ WORKERS ?= 2
 SEKISHO_CORPUS ?= ../shared/corpus
 export SEKISHO_CORPUS := $(abspath $(SEKISHO_CORPUS))
 
-.PHONY: run test lint bench notebook lock clean
+.PHONY: run test lint bench peers fuzz notebook readme lock clean
 .DEFAULT_GOAL := run
 
 # Everything is installed by hash from a lock file; the package index is the only thing reached.
@@ -50,8 +50,34 @@ lint: $(VENV)/.test  ## style, types, import rules
 bench: $(VENV)/.test  ## speed, beside the tools of the field
 	@$(BIN)/python -m benchmarks
 
+peers: requirements-peers.lock  ## other Python packages for `make bench`, apart from ours
+	@$(PYTHON) -m venv benchmarks/.peers
+	@benchmarks/.peers/bin/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --require-hashes -r requirements-peers.lock
+
+# Coverage of compiled code is taken from kernels run as Python; then they are tried as they are.
+FAMILIES ?= captures exports texts objects mapped containers
+MINUTES ?= 10
+FUZZ := tests/fuzz/.search
+CAMPAIGN := PYTHONPATH=.:$(FUZZ)/atheris $(BIN)/python tests/fuzz/campaign.py --folder $(FUZZ) \
+	--seconds $$(($(MINUTES) * 30))
+
+$(FUZZ)/atheris: requirements-fuzz.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target $@ \
+		--no-deps --require-hashes -r requirements-fuzz.lock
+	@touch $@
+
+fuzz: $(VENV)/.test $(FUZZ)/atheris  ## search for bytes that break a reader, MINUTES each
+	@set -e; for family in $(FAMILIES); do \
+		$(CAMPAIGN) explore $$family; \
+		NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(FUZZ)/compiled $(CAMPAIGN) check $$family; \
+	done
+
 notebook: $(VENV)/.notebook  ## JupyterLab on the lake that `make run` made
 	@SEKISHO_LAKE=$(abspath $(LAKE)) $(BIN)/jupyter lab notebooks/first_look.ipynb
+
+readme: $(VENV)/.run  ## write the README's table of what is read anew
+	@$(BIN)/python -m telemetry.readers.formats README.md
 
 lock:  ## resolve the dependencies anew (needs uv)
 	uv pip compile $(LOCK) --extra build -o requirements.lock

@@ -16,6 +16,8 @@ DATA = ROOT / "benchmarks" / "data"
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 _LINES_SHARE = 10
 """One line of the synthetic log to so many packets."""
+_RECORDS_SHARE = 2
+"""One exported record to so many packets."""
 
 
 def main() -> int:
@@ -46,9 +48,14 @@ def _run(folder: Path, packets: int, rounds: int, report: Path | None) -> None:
     lines = packets // _LINES_SHARE
     capture = _input(folder, "make_packets", f"packets-{packets}", "pcap", packets)
     log = _input(folder, "make_zeek", f"conn-{lines}", "log", lines)
-    found = contenders(capture, packets, log, lines)
+    records = packets // _RECORDS_SHARE
+    exports = {
+        name: _input(folder, "make_exports", f"{word}-{records}", "pcap", version, records)
+        for name, word, version in (("NetFlow v9", "netflow9", 9), ("IPFIX", "ipfix", 10))
+    }
+    found = contenders(capture, packets, log, lines, exports, records)
     conditions = _measure(found, rounds)
-    check_totals(found, packets)
+    check_totals(found)
     print(results.machine())
     print(results.conditions_text(conditions), end="\n\n")
     print(results.as_text(results.rows(found)), end="\n\n")
@@ -58,7 +65,7 @@ def _run(folder: Path, packets: int, rounds: int, report: Path | None) -> None:
         print(f"\nWritten to {report.relative_to(ROOT)}.")
 
 
-def _input(folder: Path, task: str, name: str, ending: str, count: int) -> Path:
+def _input(folder: Path, task: str, name: str, ending: str, *count: int) -> Path:
     """Makes an input unless it is there, made by the same code."""
     code = b"".join(
         (ROOT / file).read_bytes()
@@ -74,7 +81,7 @@ def _input(folder: Path, task: str, name: str, ending: str, count: int) -> Path:
             old.unlink()
         _say(f"Making {path.name} (once)…")
         aside = path.with_suffix(".part")
-        ask(task, aside, count)
+        ask(task, aside, *count)
         aside.rename(path)
     return path
 

@@ -12,10 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import BenchmarkError, Usage, run_pinned
+from benchmarks.measure import ROOT, BenchmarkError, Usage, free_port, run_fed, run_pinned
 
 Totals = dict[str, int]
 """Of `read`, `kept`, `kept_bytes`: those that a contender tells."""
+
+
+GATE = "gate alone: classes, verdicts, pseudonyms"
+INGEST = "sekisho ingest, whole process"
+PEER = "nfpcapd, capture in, nfcapd files out"
+MISSING = "nfpcapd: not installed (Debian package nfdump), so there is nothing to compare with"
+NO_NFCAPD = "nfcapd: not installed (Debian package nfdump)"
+NO_PEERS = "The packages netflow and zat: not installed (`make peers`)"
+ZAT = "zat (PyPI), conn.log to dictionaries"
+PEERS = ROOT / "benchmarks" / ".peers" / "bin" / "python"
+"""Python of the environment that holds other people's packages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +48,9 @@ class Contender:
         run: Measures one round.
         items: Packets or lines in one round.
         unit: What an item is.
-        whole: Whether it must find the totals of the whole capture.
+        whole: Whether it must find the totals of the whole input.
+        input: Name of the input; those of one input are compared with each other.
+        peer: Whom it is measured against, by name.
         rounds: What was measured so far.
     """
 
@@ -46,19 +59,23 @@ class Contender:
     items: int
     unit: str = "packets"
     whole: bool = True
+    input: str = "packets"
+    peer: str = PEER
     rounds: list[Round] = field(default_factory=list)
 
 
-def ask(task: str, *arguments: object) -> tuple[Usage, dict[str, Any]]:
+def ask(
+    task: str, *arguments: object, python: str = sys.executable
+) -> tuple[Usage, dict[str, Any]]:
     """Runs a task of `benchmarks.worker` in a process of its own."""
     parts = [str(argument) for argument in arguments]
-    usage = run_pinned([sys.executable, "-m", "benchmarks.worker", task, *parts])
+    usage = run_pinned([python, "-m", "benchmarks.worker", task, *parts])
     return usage, json.loads(usage.output)
 
 
-def _inside(task: str, *arguments: object) -> Round:
-    """Measures a part of ours by its own clock, its memory by that of the process."""
-    usage, facts = ask(task, *arguments)
+def _inside(task: str, *arguments: object, python: str = sys.executable) -> Round:
+    """Measures a part by its own clock, its memory by that of the process."""
+    usage, facts = ask(task, *arguments, python=python)
     return Round(facts.pop("wall"), facts.pop("cpu"), usage.memory, facts)
 
 
@@ -93,10 +110,29 @@ def _nfpcapd(capture: Path, crossing: str) -> Round:
 
 def _nfdump(folder: Path, *filters: str) -> tuple[int, int]:
     """Returns packets and bytes in the files of a folder, of what passes a filter."""
+    summary = _nfdump_summary(folder, *filters)
+    return summary["packets"], summary["bytes"]
+
+
+def _nfdump_summary(folder: Path, *filters: str) -> dict[str, int]:
     command = ["nfdump", "-R", str(folder), "-A", "proto", "-o", "csv", *filters]
     names, values = run_pinned(command, folder).output.splitlines()[-2:]
-    summary = dict(zip(names.split(","), values.split(","), strict=True))
-    return int(summary["packets"]), int(summary["bytes"])
+    pairs = zip(names.split(","), values.split(","), strict=True)
+    return {name: int(value) for name, value in pairs if value.isdigit()}
+
+
+def _nfcapd(capture: Path) -> Round:
+    with _scratch(capture) as folder:
+        port = free_port()
+        command = ["nfcapd", "-b", "127.0.0.1", "-p", str(port), "-w", str(folder), "-t", "3600"]
+        usage = run_fed(command, ["replay", str(capture), str(port)], folder)
+        summary = _nfdump_summary(folder)
+    totals = {
+        "read": summary["flows"],
+        "kept": summary["packets"],
+        "kept_bytes": summary["bytes"],
+    }
+    return Round(usage.wall, usage.cpu, usage.memory, totals)
 
 
 def _crossing_filter(prefixes: list[str]) -> str:
@@ -105,24 +141,42 @@ def _crossing_filter(prefixes: list[str]) -> str:
     return f"not (({inside[0]}) and ({inside[1]}))"
 
 
-INGEST = "sekisho ingest, whole process"
-PEER = "nfpcapd, capture in, nfcapd files out"
-MISSING = "nfpcapd: not installed (Debian package nfdump), so there is nothing to compare with"
+def _export_contenders(name: str, capture: Path, records: int) -> list[Contender]:
+    """Returns ours and its peers on the datagrams of one capture of exports."""
+    peer = f"nfcapd, the same {name} datagrams"
+
+    def contender(title: str, run: Callable[[], Round], items: int, whole: bool) -> Contender:
+        return Contender(title, run, items, "records", whole, input=name, peer=peer)
+
+    ours = f"{name} reader, capture of datagrams"
+    found = [contender(ours, lambda: _inside("exports", capture), records, True)]
+    if shutil.which("nfcapd") and shutil.which("nfdump"):
+        found.append(contender(peer, lambda: _nfcapd(capture), records, True))
+    if PEERS.exists():
+        part = max(240, records // 100 // 24 * 24)
+        run = lambda: _inside("netflow", capture, part, python=str(PEERS))  # noqa: E731
+        found.append(contender(f"netflow (PyPI), {name}, the first {part:,}", run, part, False))
+    return found
 
 
-def contenders(capture: Path, packets: int, log: Path, lines: int) -> list[Contender]:
-    """Returns what can be measured here; `PEER` is absent where it is not installed.
+def contenders(
+    capture: Path, packets: int, log: Path, lines: int, exports: dict[str, Path], records: int
+) -> list[Contender]:
+    """Returns what can be measured here; peers are absent where they are not installed.
 
     Args:
         capture: What `make_packets` wrote.
         packets: How many it holds.
         log: What `make_zeek` wrote.
         lines: How many it holds.
+        exports: What `make_exports` wrote, by the name of the format.
+        records: How many each of them holds.
     """
     part = max(1000, packets // 50)
     found = [
         Contender("packet kernel, from memory", lambda: _inside("kernel", capture), packets),
         Contender("packet reader, from the file", lambda: _inside("reader", capture), packets),
+        Contender(GATE, lambda: _inside("gate", capture), packets),
         Contender(INGEST, lambda: _ingest(capture), packets),
     ]
     if shutil.which("nfpcapd") and shutil.which("nfdump"):
@@ -130,23 +184,32 @@ def contenders(capture: Path, packets: int, log: Path, lines: int) -> list[Conte
         found.append(Contender(PEER, lambda: _nfpcapd(capture, crossing), packets))
     dpkt = f"dpkt, five-tuples of the first {part:,}"
     found.append(Contender(dpkt, lambda: _inside("dpkt", capture, part), part, whole=False))
-    zeek = "Zeek reader, conn.log"
-    found.append(Contender(zeek, lambda: _inside("zeek", log), lines, "lines", whole=False))
+    for name, export in exports.items():
+        found += _export_contenders(name, export, records)
+    logs = {"Zeek reader, conn.log": lambda: _inside("zeek", log)}
+    if PEERS.exists():
+        logs[ZAT] = lambda: _inside("zat", log, python=str(PEERS))
+    for name, run in logs.items():
+        found.append(Contender(name, run, lines, "lines", False, input="conn.log", peer=ZAT))
     return found
 
 
-def check_totals(found: list[Contender], packets: int) -> None:
-    """Checks that all contenders counted the same.
+def check_totals(found: list[Contender]) -> None:
+    """Checks that all contenders of one input counted the same.
 
-    Packets read are compared with what the capture holds; packets and bytes kept (what is
-    not between two domestic hosts) with each other. Bytes are those of the IP packets. Flow
-    counts are not compared: every tool cuts flows at timeouts of its own.
+    Packets or records read are compared with what the input holds; packets and bytes (of
+    captures those kept, which are not between two domestic hosts) with each other. Bytes are
+    those of the IP packets. Flow counts of captures are not compared: every tool cuts flows
+    at timeouts of its own.
 
     Raises:
         BenchmarkError: They did not.
     """
-    agreed: Totals = {"read": packets}
+    by_input: dict[str, Totals] = {}
     for contender in found:
+        agreed = by_input.setdefault(contender.input, {})
+        if contender.whole:
+            agreed.setdefault("read", contender.items)
         for measured in contender.rounds:
             if not contender.whole:
                 _compare(contender.name, measured.totals, {"read": contender.items})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -88,6 +90,49 @@ class Conditions:
 
     load: tuple[float, float]
     others: float
+
+
+def free_port() -> int:
+    """Returns a UDP port that nobody uses now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def run_fed(command: Sequence[str], task: Sequence[str], folder: Path) -> Usage:
+    """Runs a daemon on `CORE` while a task of `benchmarks.worker` feeds it from elsewhere.
+
+    Args:
+        command: The daemon; it is asked to end when the task has.
+        task: Name and arguments of the task.
+        folder: Where it runs.
+
+    Returns:
+        What the daemon took.
+
+    Raises:
+        BenchmarkError: The task failed.
+    """
+    started = time.perf_counter()
+    daemon = subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: os.sched_setaffinity(0, {CORE}),
+    )
+    try:
+        feeder = [sys.executable, "-m", "benchmarks.worker", *task]
+        fed = subprocess.run(feeder, cwd=ROOT, capture_output=True, text=True, check=False)
+    finally:
+        daemon.terminate()
+        _, status, used = os.wait4(daemon.pid, 0)
+        daemon.returncode = os.waitstatus_to_exitcode(status)
+    if fed.returncode:
+        last = fed.stderr.strip().rpartition("\n")[2]
+        raise BenchmarkError(f"Feeding {command[0]} failed: {last}")
+    wall, cpu = time.perf_counter() - started, used.ru_utime + used.ru_stime
+    return Usage(wall, cpu, used.ru_maxrss * 1024, "")
 
 
 class Watch:

@@ -6,10 +6,12 @@ Each function prints one JSON object: `wall` and `cpu` seconds of the part that 
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -63,23 +65,22 @@ def _kernel(data: Any, timer: _Timer) -> Facts:
     import numpy as np
 
     from telemetry.readers import pcap
-    from telemetry.readers.capture import TABLE_FULL, Frames
-    from telemetry.readers.meter import BATCH, FlowTable
+    from telemetry.readers.packets.capture import TABLE_FULL, Frames
+    from telemetry.readers.packets.meter import FlowTable
     from telemetry.reasons import Reason
+    from telemetry.records import Tally
 
     counts = np.zeros(len(Reason), np.int64)
-    # As read_frames sets it up, but with the whole capture as its buffer. Little-endian
-    # microseconds, 16-byte record headers, Ethernet: what generate_packets writes.
-    frames = Frames(
-        np.empty(BATCH, np.uint64), *(np.empty(BATCH, np.int64) for _ in Frames._fields[1:])
-    )
-    state = np.array([0, 1, 16, 1], np.int64)
+    # As read_frames sets it up, but with the whole capture as its buffer.
+    frames = Frames.empty()
+    head = io.BufferedReader(io.BytesIO(data[:4096].tobytes()))
+    walker = pcap.READER.walker(head, Tally())
     border, table = _border(), FlowTable()
-    batches, position, status = [], 24, TABLE_FULL
+    batches, position, status = [], head.tell(), TABLE_FULL
     while status == TABLE_FULL:
         with timer:
-            position, status = pcap._meter(
-                state,
+            position, status = walker.meter(
+                walker.state,
                 np.uint64(data.ctypes.data),
                 position,
                 len(data),
@@ -99,14 +100,118 @@ def reader(path: Path) -> Facts:
 
 
 def _reader(path: Path, timer: _Timer) -> Facts:
-    from telemetry.readers import find_reader, open_source
+    from telemetry.readers import Session, find_reader, open_source
     from telemetry.records import Tally
 
-    source, tally, border = open_source(str(path)), Tally(), _border()
+    source, tally, session = open_source(str(path)), Tally(), Session(_border())
     with timer:
-        batches = list(find_reader(source).read(source, border, tally))
+        batches = list(find_reader(source, session).read(source, session, tally))
     source.close()
     return {"read": tally.read, **_side_totals(batches)}
+
+
+def gate(path: Path) -> Facts:
+    """The gate alone: classes both addresses of every packet, then admits the raw batches."""
+    return _twice(_gate, path)
+
+
+def _gate(path: Path, timer: _Timer) -> Facts:
+    import numpy as np
+
+    from telemetry.privacy import Gate, Keys
+    from telemetry.readers import Session, find_reader, open_source
+    from telemetry.records import Tally
+
+    source, tally, session = open_source(str(path)), Tally(), Session(_border())
+    batches = list(find_reader(source, session).read(source, session, tally))
+    source.close()
+    gate = Gate(session.border, Keys(bytes(32)), "bench")
+    # Packets that were dropped are no longer there; those that were kept stand in for them.
+    packets = [np.maximum(batch.a.packets + batch.b.packets, 1) for batch in batches]
+    ends = [
+        np.resize(
+            np.concatenate(
+                [np.repeat(getattr(b, name), n) for b, n in zip(batches, packets, strict=True)]
+            ),
+            tally.read,
+        )
+        for name in ("a_hi", "a_lo", "b_hi", "b_lo")
+    ]
+    with timer:
+        for hi, lo in (ends[:2], ends[2:]):
+            session.border.homeland.classify(hi, lo)
+        for batch in batches:
+            gate.admit(batch, Tally(), True)
+    return {"read": tally.read, **_side_totals(batches)}
+
+
+def exports(path: Path) -> Facts:
+    """The reader of flow exports; `read` are records, `kept` the packets they count."""
+    return _twice(_exports, path)
+
+
+def _exports(path: Path, timer: _Timer) -> Facts:
+    from telemetry.readers import Session, find_reader, open_source
+    from telemetry.records import Tally
+
+    source, tally, session = open_source(str(path)), Tally(), Session(_border())
+    totals = {"kept": 0, "kept_bytes": 0}
+    with timer:
+        for batch in find_reader(source, session).read(source, session, tally):
+            totals["kept"] += int(batch.a.packets.sum())
+            totals["kept_bytes"] += int(batch.a.bytes.sum())
+    source.close()
+    return {"read": tally.read, **totals}
+
+
+def _datagrams(path: Path) -> Iterator[bytes]:
+    """Returns the UDP payloads of a capture that `make_exports` wrote."""
+    data = path.read_bytes()
+    at = 24
+    while at < len(data):
+        size = int.from_bytes(data[at + 8 : at + 12], "little")
+        yield data[at + 16 + _FRAMING : at + 16 + size]
+        at += 16 + size
+
+
+def netflow(path: Path, records: str) -> Facts:
+    """PyPI's netflow: parses datagrams to objects; runs in the environment of the peers."""
+    from netflow import parse_packet
+
+    known: dict[str, Any] = {"netflow": {}, "ipfix": {}}
+    limit, read, timer = int(records), 0, _Timer()
+    for datagram in _datagrams(path):
+        with timer:
+            export = parse_packet(datagram, known)
+        read += len(export.flows)
+        if read >= limit:
+            break
+    return {"wall": timer.wall, "cpu": timer.cpu, "read": read}
+
+
+def replay(path: Path, port: str) -> Facts:
+    """Sends datagrams over the loopback interface, as fast as they are taken."""
+    import socket
+
+    waiting = f":{int(port):04X} "
+
+    def queued() -> int:
+        for line in Path("/proc/net/udp").read_text().splitlines():
+            if waiting in line.split(" rem_address")[0][:30]:
+                return int(line.split()[4].partition(":")[2], 16)
+        return -1
+
+    while queued() < 0:
+        time.sleep(0.01)
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for i, datagram in enumerate(_datagrams(path)):
+        if i % 32 == 0:
+            while queued() > 50_000:
+                time.sleep(0.0002)
+        sender.sendto(datagram, ("127.0.0.1", int(port)))
+    while queued() > 0:
+        time.sleep(0.01)
+    return {}
 
 
 def zeek(path: Path) -> Facts:
@@ -114,13 +219,23 @@ def zeek(path: Path) -> Facts:
     return _twice(_zeek, path)
 
 
+def zat(path: Path) -> Facts:
+    """PyPI's zat: rows as dictionaries; runs in the environment of the peers."""
+    from zat.zeek_log_reader import ZeekLogReader
+
+    timer = _Timer()
+    with redirect_stdout(sys.stderr), timer:  # it greets
+        read = sum(1 for _ in ZeekLogReader(str(path)).readrows())
+    return {"wall": timer.wall, "cpu": timer.cpu, "read": read}
+
+
 def _zeek(path: Path, timer: _Timer) -> Facts:
-    from telemetry.readers import find_reader, open_source
+    from telemetry.readers import Session, find_reader, open_source
     from telemetry.records import Tally
 
-    source, tally, border = open_source(str(path)), Tally(), _border()
+    source, tally, session = open_source(str(path)), Tally(), Session(_border())
     with timer:
-        for _ in find_reader(source).read(source, border, tally):
+        for _ in find_reader(source, session).read(source, session, tally):
             pass
     source.close()
     return {"read": tally.read}
@@ -155,6 +270,7 @@ def lake(path: Path) -> Facts:
         path,
         "SELECT sum(endpoint_packets + peer_packets) AS kept, "
         "sum(endpoint_bytes + peer_bytes) AS kept_bytes, count(*) AS records FROM stored_records",
+        unselected=True,
     ).to_pylist()[0]
     return {name: int(value) for name, value in row.items()}
 
@@ -182,9 +298,12 @@ def make_zeek(path: Path, lines: str) -> Facts:
     dice = random.Random(1)
     names = "ts uid id.orig_h id.orig_p id.resp_h id.resp_p proto service duration orig_bytes "
     names += "resp_bytes conn_state history orig_pkts orig_ip_bytes resp_pkts resp_ip_bytes"
+    types = "time string addr port addr port enum string interval count count string string "
+    types += "count count count count"
     with path.open("w") as file:
         file.write("#separator \\x09\n#set_separator\t,\n#empty_field\t(empty)\n#unset_field\t-\n")
         file.write("#path\tconn\n#fields\t" + "\t".join(names.split()) + "\n")
+        file.write("#types\t" + "\t".join(types.split()) + "\n")
         for i in range(int(lines)):
             host, far = dice.getrandbits(16), dice.getrandbits(20)
             file.write(
@@ -196,9 +315,93 @@ def make_zeek(path: Path, lines: str) -> Facts:
     return {}
 
 
+_FRAMING = 14 + 20 + 8
+_EXPORTED = 1_791_936_000
+_A_DATAGRAM = 24
+# Fields of a record, as element and width, and the names of v9's and IPFIX's times.
+_FIELDS = ((10, 4), (14, 4), (2, 4), (1, 4), (7, 2), (11, 2), (6, 1), (4, 1), (5, 1), (16, 4))
+_TIMES = {9: ((22, 4), (21, 4)), 10: ((152, 8), (153, 8))}
+
+
+def make_exports(path: Path, kind: str, records: str) -> Facts:
+    """Writes a capture of NetFlow v9 or IPFIX, 24 random records a datagram.
+
+    Every tenth datagram is of IPv6, every twentieth begins with the templates.
+    """
+    import random
+    import struct
+
+    version, dice = int(kind), random.Random(1)
+    templates, makers = b"", []
+    for number, address in ((256, ((8, 4), (12, 4))), (257, ((27, 16), (28, 16)))):
+        fields = (*address, *_FIELDS, *_TIMES[version])
+        body = struct.pack(">HH", number, len(fields))
+        body += b"".join(struct.pack(">HH", *field) for field in fields)
+        templates += struct.pack(">HH", 0 if version == 9 else 2, 4 + len(body)) + body
+        times = "II" if version == 9 else "QQ"
+        makers.append(struct.Struct(f">{address[0][1]}s{address[1][1]}sIIIIHHBBBI{times}"))
+    with path.open("wb") as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
+        left, i = int(records), 0
+        while left:
+            n, six = min(left, _A_DATAGRAM), i % 10 == 9
+            rows = b"".join(_record(dice, makers[six], six, version) for _ in range(n))
+            rows += bytes(-len(rows) % 4)
+            sets = templates * (i % 20 == 0)
+            sets += struct.pack(">HH", 257 if six else 256, 4 + len(rows)) + rows
+            if version == 9:
+                head = struct.pack(">HHIIII", 9, n, 1_000_000, _EXPORTED, i, 1)
+            else:
+                head = struct.pack(">HHIII", 10, 16 + len(sets), _EXPORTED, i, 1)
+            file.write(_framed(head + sets))
+            left, i = left - n, i + 1
+    return {}
+
+
+def _record(dice: Any, maker: Any, six: bool, version: int) -> bytes:
+    """Returns one record between a host of 133.11/16 or 2400:4050::/32 and a foreign one."""
+    ends = [b"\x85\x0b" + dice.randbytes(2), b"\x35" + dice.randbytes(3)]
+    if six:
+        ends = [prefix + dice.randbytes(12) for prefix in (b"\x24\0\x40\x50", b"\x20\x03\0\0")]
+    if dice.random() < 0.5:
+        ends.reverse()
+    packets = 1 + int(dice.expovariate(0.1))
+    ago = dice.randrange(1000, 60_000)
+    now = 1_000_000 if version == 9 else _EXPORTED * 1000
+    ports = dice.choice((443, 53, 80, 22)), dice.randrange(1024, 65536)
+    fixed = (1, 2, packets, packets * dice.randrange(40, 1500), *ports, 27, 6, 0, 64500)
+    return bytes(maker.pack(*ends, *fixed, now - ago, now - ago // 2))
+
+
+def _framed(payload: bytes) -> bytes:
+    """Returns a UDP datagram as a packet of a pcap file."""
+    import struct
+
+    size = _FRAMING + len(payload)
+    ip = struct.pack(">BBHIBBH", 0x45, 0, size - 14, 0, 64, 17, 0) + bytes((192, 0, 2, 1)) * 2
+    udp = struct.pack(">HHHH", 40000, 2055, size - 34, 0)
+    head = struct.pack("<IIII", _EXPORTED, 0, size, size)
+    return head + bytes(12) + b"\x08\x00" + ip + udp + payload
+
+
 _TASKS: dict[str, Callable[..., Facts]] = {
     task.__name__: task
-    for task in (kernel, reader, zeek, dpkt, lake, domestic, make_packets, make_zeek)
+    for task in (
+        kernel,
+        reader,
+        gate,
+        exports,
+        netflow,
+        zat,
+        replay,
+        zeek,
+        dpkt,
+        lake,
+        domestic,
+        make_packets,
+        make_exports,
+        make_zeek,
+    )
 }
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def _app(name: str) -> App:
         """Runs the flow.
 
         Args:
-            sources: Files, folders or - for standard input.
+            sources: Files, folders, quoted patterns, zip files, or - for standard input.
             json: Answer in JSON.
             options: Shared options.
         """

@@ -80,6 +80,16 @@ def make_report(job: Job) -> Path:
         return pipeline.make_report(job.settings, job.watch, run_id=job.run_id)
 
 
+@_step
+def retention(job: Job) -> pipeline.Retained:
+    """Erases what may stay no longer."""
+    with sealed():
+        retained = pipeline.retention(job.settings, job.watch, run_id=job.run_id)
+    erased = retained.erased
+    _say(f"{erased.unselected + erased.selected} records erased")
+    return retained
+
+
 def conclude(report: IngestReport, answer: Answer) -> Answer:
     """Ends a flow whose steps are all done: fails it if what it ought to read was refused.
 

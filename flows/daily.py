@@ -1,4 +1,4 @@
-"""The daily flow: ingest, score, list, report.
+"""The daily flow: ingest, score and select, list, report, retention.
 
 `python -m flows.daily SOURCE…` runs it now; prefect.yaml runs it every night on a site.
 """
@@ -19,7 +19,7 @@ from telemetry.pipeline import RunReport
 
 @flow(persist_result=False, log_prints=False)
 def daily(inbox: str = "inbox", config: str | None = None) -> RunReport:
-    """Ingests an inbox, scores every foreign endpoint, writes the list and the report.
+    """Ingests an inbox, scores every endpoint, writes list and report, erases what is due.
 
     Prefect stores these parameters: neither may hold an address.
 
@@ -38,5 +38,6 @@ def daily(inbox: str = "inbox", config: str | None = None) -> RunReport:
     ingested = _tasks.ingest(job)
     endpoints = _tasks.score(job)
     files = _tasks.make_list(job)
-    report = RunReport(ingested, endpoints, [*files, _tasks.make_report(job)])
+    files.append(_tasks.make_report(job))
+    report = RunReport(ingested, endpoints, files, _tasks.retention(job))
     return _tasks.conclude(ingested, report)

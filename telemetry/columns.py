@@ -37,6 +37,7 @@ class Layer(StrEnum):
 
     RECORD = "record"
     SCORE = "score"
+    SELECTION = "selection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,27 @@ RECORD: tuple[Column, ...] = (
     _record("peer_port", pa.uint16(), "", "its port, or the ICMP code", Merge.KEY),
     _record("protocol", pa.uint8(), "", "IANA protocol number", Merge.KEY),
     _record("tunnel", TEXT, "", "innermost tunnel opened, or 'none'", Merge.KEY),
+    _record(
+        "pair_class", TEXT, "", "classes of endpoint and peer, as `foreign-domestic`", Merge.KEY
+    ),
+    _record("outer_class", TEXT, "", "the same of the outermost addresses, or 'none'", Merge.KEY),
     _record("sampling_rate", pa.int32(), "", "one packet in so many was seen", Merge.KEY),
+    _record(
+        "active_timeout_s",
+        pa.int32(),
+        "s",
+        "the exporter cut records that went on after so long",
+        Merge.MAX,
+        True,
+    ),
+    _record(
+        "idle_timeout_s",
+        pa.int32(),
+        "s",
+        "the exporter ended records after such a silence",
+        Merge.MAX,
+        True,
+    ),
     _record("first_seen", TIME, "UTC", "first packet of either side", Merge.MIN),
     _record("last_seen", TIME, "UTC", "last packet of either side", Merge.MAX),
     *_side("endpoint"),
@@ -159,7 +180,22 @@ SCORE: tuple[Column, ...] = tuple(
     )
 )
 
-TABLES: dict[Layer, tuple[Column, ...]] = {Layer.RECORD: RECORD, Layer.SCORE: SCORE}
+SELECTION: tuple[Column, ...] = tuple(
+    Column(name, kind, unit, meaning, Layer.SELECTION)
+    for name, kind, unit, meaning in (
+        ("endpoint", pa.string(), "", "foreign address"),
+        ("since", TIME, "UTC", "when it was selected first"),
+        ("until", TIME, "UTC", "when its records are erased, unless it is selected again"),
+        ("rules", pa.string(), "", "version of the rules that selected it last"),
+        ("rule", pa.string(), "", "the rule among them"),
+    )
+)
+
+TABLES: dict[Layer, tuple[Column, ...]] = {
+    Layer.RECORD: RECORD,
+    Layer.SCORE: SCORE,
+    Layer.SELECTION: SELECTION,
+}
 
 
 def schema(layer: Layer) -> pa.Schema:

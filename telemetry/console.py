@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console as Terminal
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -24,14 +25,19 @@ from telemetry.records import IngestReport, ScoredEndpoint, SourceReport, endpoi
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from telemetry.pipeline import RunReport
+    from telemetry.pipeline import AuditReport, Retained, RunReport
+    from telemetry.report import Language
 
 _STAGES = {
     "read": "Reading",
     "merge": "Merging",
+    "purge": "Classing again",
+    "search": "Searching",
     "score": "Scoring",
+    "select": "Selecting",
     "list": "Writing the list",
     "report": "Writing the report",
+    "retention": "Erasing what is due",
 }
 _SHOWN = 3
 """Endpoints of each role shown on a terminal; files and --json hold them all."""
@@ -133,7 +139,29 @@ class Console(Watcher):
         else:
             self._show_ingest(report.ingest)
             self._show_endpoints(report.endpoints, f"{len(report.endpoints):,} scored, ")
+            if report.retained.erased.files:
+                self._show_erased(report.retained)
             self._show_files(report.files)
+
+    def retained(self, retained: Retained) -> None:
+        """Says what was erased, and where its certificate is."""
+        self._bar.stop()
+        if self._json:
+            _print_json(retained.facts)
+            return
+        self._show_erased(retained)
+        self._show_files([retained.certificate])
+
+    def _show_erased(self, retained: Retained) -> None:
+        erased, segments = retained.erased, retained.facts["segments"]
+        self._out.print(
+            f"[bold]Erased[/bold]     {erased.unselected:,} records not selected, "
+            f"{erased.selected:,} selected"
+        )
+        self._out.print(
+            f"[bold]Left[/bold]       {segments['quarantined']:,} records not selected, "
+            f"{segments['selected']:,} selected"
+        )
 
     def _show_ingest(self, report: IngestReport) -> None:
         by_status: Counter[str] = Counter(source.status for source in report.sources)
@@ -147,6 +175,10 @@ class Console(Watcher):
             if by_status[status]
         ]
         self._out.print(f"[bold]Authority[/bold]  {report.authority}")
+        if report.purged:
+            print(
+                f"Purged     {report.purged:,} stored records, domestic by the new homeland table"
+            )
         self._out.print(f"[bold]Sources[/bold]    {', '.join(parts)}, in {report.seconds:.1f} s")
         for unit in ("packets", "records"):
             self._show_counts(report, unit)
@@ -255,6 +287,104 @@ def print_facts(title: str, facts: Mapping[str, Any], as_json: bool) -> None:
     for name, value in facts.items():
         text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
         print(f"  {name.replace('_', ' '):<20} {text}")
+
+
+def print_case(case: Mapping[str, Any], as_json: bool) -> None:
+    """Prints the whole case of one endpoint, with a line that draws its course."""
+    import pyarrow as pa
+
+    from telemetry.report.words import ROLES
+
+    if as_json:
+        _print_json(dict(case))
+        return
+    name, does = ROLES[case["role"]]
+    listed = "listed" if case["listed"] else "not listed"
+    print(f"{case['endpoint']}  {name}: {does}")
+    print(f"score {case['score']:.2f}, {listed}; {case['records']:,} records\n")
+    for reason in case["reasons"]:
+        print(f"  {reason['contribution']:.2f}  {reason['name']}: {reason['text']}")
+    print(f"\n{_drawn(case['course'])}")
+    first, last = (case[when].partition(".")[0] for when in ("first_seen", "last_seen"))
+    print(f"{first}{last:>{max(len(case['course']) - len(first), len(last) + 1)}}  UTC\n")
+    print_table(pa.Table.from_pylist(case["services"]), False)
+
+
+def _drawn(counts: Sequence[int]) -> str:
+    """Draws numbers as bars of eight heights, on a scale of square roots: few show beside many."""
+    top = max(*counts, 1)
+    encoding = (sys.stdout.encoding or "").lower()
+    bars = " ▁▂▃▄▅▆▇█" if encoding.startswith("utf") else " .,:;+*%#"
+    return "".join(bars[math.ceil(8 * math.sqrt(count / top))] for count in counts)
+
+
+def print_evaluation(answer: Mapping[str, Any], as_json: bool) -> None:
+    """Prints what the scores are worth: a line a data set, a line a role, false positives."""
+    import pyarrow as pa
+
+    if as_json:
+        _print_json(dict(answer))
+        return
+    print_table(pa.Table.from_pylist(answer["sets"]), False)
+    print()
+    roles = [
+        {
+            "role": role,
+            **{name: facts[name] for name in ("positives", "found", "recall", "right_role")},
+            "by records": "  ".join(
+                f"{name}: {found}/{of}" for name, (found, of) in facts["found_by_records"].items()
+            ),
+            **{
+                f"precision at {base}": f"{least:.3f}"
+                for base, least in answer["precision"][role].items()
+            },
+        }
+        for role, facts in answer["roles"].items()
+    ]
+    print_table(pa.Table.from_pylist(roles), False)
+    print(
+        f"\nFalse positives {answer['false_positives']} of {answer['harmless']:,} harmless: "
+        f"{answer['per_10000']} per 10,000, at most {answer['per_10000_at_most']} (95 %).\n"
+        "Precision is the least that the bound allows, where so many of all endpoints are bad."
+    )
+    if answer["unread"]:
+        print(f"Not read, and so not found: {', '.join(answer['unread'])}.")
+
+
+def print_beacons(answer: Mapping[str, Any], as_json: bool) -> None:
+    """Prints how many generated beacons are found, by interval, jitter and loss."""
+    import pyarrow as pa
+
+    if as_json:
+        _print_json(dict(answer))
+        return
+    for name in ("interval", "jitter", "loss", "false_positives"):
+        print_table(pa.Table.from_pylist(answer[name]), False)
+        print()
+    every, wrong = answer["all"], answer["wrongly_listed"]
+    print(
+        f"Beacons {every['listed']:,} of {every['beacons']:,} listed; harmless "
+        f"{sum(wrong.values()):,} of {answer['harmless']:,} pairs: "
+        f"{', '.join(f'{kind} {number:,}' for kind, number in wrong.items())}.\n"
+        "Recall, and that of RITA's formula, is that above the score which one harmless pair "
+        "in 10,000 exceeds, or as many as stand there."
+    )
+
+
+def print_account(made: AuditReport, language: Language) -> None:
+    """Prints the overseers' report; numbers on which ledger and lake differ are red."""
+    from telemetry.report import overseers
+
+    out = Terminal(highlight=False, width=None if sys.stdout.isatty() else 160)
+    for title, lines in overseers.sections(made.account, made.proceedings, language):
+        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(min_width=30)
+        table.add_column(justify="right")
+        for line in lines:
+            style = "bold red" if line.alarm else None
+            table.add_row(f"  {escape(line.name)}", escape(line.value), style=style)
+        out.print(f"[bold]{escape(title)}[/bold]")
+        out.print(table)
 
 
 def _print_json(answer: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@
     └── Refused (exit 2: wrong usage, or not allowed)
         ├── SettingsError    misspelt, missing or contradictory settings
         ├── AuthorityError   no approval covers this run
+        ├── RoleError        the settings' role may not do this
         ├── KeyFileError     the pseudonym key is missing, unsafe or wrong
         └── PrivacyError     something would have broken the closed world
 
@@ -52,6 +53,10 @@ class SettingsError(Refused):
 
 class AuthorityError(Refused):
     """No valid authority covers what was asked."""
+
+
+class RoleError(Refused):
+    """The role of the settings may not do what was asked."""
 
 
 class KeyFileError(Refused):

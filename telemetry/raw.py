@@ -8,6 +8,7 @@ ride along, and it is never written anywhere.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +18,50 @@ from telemetry.errors import PrivacyError
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
+PORTED = (6, 17, 33, 132, 136)
+"""Protocols with ports: TCP, UDP, DCCP, SCTP, UDP-Lite."""
 UNKNOWN = -1
 """A counter the source does not tell."""
 NEVER = np.iinfo(np.int64).min
 """The time of a side that sent nothing."""
 
-TUNNELS = ("none", "4in6", "6in4", "ipip", "6in6", "gre")
-"""Names of tunnel codes, in the order of the codes."""
+TUNNELS = (
+    "none",
+    "4in6",
+    "6in4",
+    "ipip",
+    "6in6",
+    "gre",
+    "pptp",
+    "nvgre",
+    "erspan",
+    "etherip",
+    "6to4",
+    "isatap",
+    "teredo",
+    "vxlan",
+    "vxlan_gpe",
+    "geneve",
+    "gtp_u",
+    "l2tp",
+    "ayiya",
+    "capwap",
+    "tzsp",
+    "srv6",
+    "mpls",
+    "ah",
+)
+"""Names of tunnel codes, in the order of the codes; new ones go to the end."""
+
+CLASSES = 4
+"""Classes of an address: domestic, special, foreign, unallocated (`telemetry.homeland`)."""
+NO_OUTER = 0
+"""The outer code of a record that no tunnel carried."""
+
+
+def outer_code(a_class: int, b_class: int) -> int:
+    """Returns the code of the outermost pair of addresses, by the classes of its two sides."""
+    return 1 + CLASSES * a_class + b_class
 
 
 @dataclass(slots=True)
@@ -65,6 +103,20 @@ class Side:
     last: I64
     bursts: Bursts | None = None
 
+    @classmethod
+    def unknown(cls, n: int) -> Side:
+        """Returns a side of which the source tells nothing, for `n` rows."""
+
+        def full(value: int) -> I64:
+            return np.full(n, value, np.int64)
+
+        unknown = {name: full(UNKNOWN) for name in COUNTERS}
+        return cls(**unknown, first=full(NEVER), last=full(NEVER), bursts=None)
+
+
+COUNTERS = ("packets", "bytes", "payload_bytes", "min_bytes", "max_bytes", "tcp_flags")
+"""The fields of a side that count."""
+
 
 @dataclass(slots=True)
 class RawBatch:
@@ -74,6 +126,13 @@ class RawBatch:
     ::ffff:a.b.c.d. For ICMP `a_port` is the type and `b_port` the code. Which
     address is foreign is the gate's business; a packet reader has put the
     foreign side in `a` already.
+
+    Attributes:
+        tunnel: Innermost tunnel opened, a code of TUNNELS.
+        outer: NO_OUTER, or `outer_code` of the outermost addresses, side `a` first.
+        sampling_rate: One packet in so many was seen; 1 when all were.
+        active_timeout: Seconds after which the exporter cut a record that went on, or UNKNOWN.
+        idle_timeout: Seconds of silence after which it ended one, or UNKNOWN.
     """
 
     a_hi: U64
@@ -84,12 +143,24 @@ class RawBatch:
     b_port: I64
     protocol: I64
     tunnel: I64
+    outer: I64
     sampling_rate: I64
+    active_timeout: I64
+    idle_timeout: I64
     a: Side
     b: Side
 
     def __len__(self) -> int:
         return len(self.a_hi)
+
+    def only(self, rows: npt.NDArray[np.bool_]) -> RawBatch:
+        """Returns the batch of some rows; of a batch without bursts, as logs make it."""
+
+        def of(part: RawBatch | Side) -> dict[str, Any]:
+            values = {field.name: getattr(part, field.name) for field in fields(part)}
+            return {n: v[rows] if isinstance(v, np.ndarray) else v for n, v in values.items()}
+
+        return RawBatch(**of(self) | {"a": Side(**of(self.a)), "b": Side(**of(self.b))})
 
     def check(self) -> None:
         """Refuses arrays of unequal length.

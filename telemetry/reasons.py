@@ -21,9 +21,14 @@ class Reason(IntEnum):
     UNREADABLE_IP = 7  # IP header cut short or contradictory
     UNREADABLE_INNER = 8  # a tunnel whose inside cannot be read
     UNREADABLE_TRANSPORT = 9  # ports or type cut off by the snap length
-    MALFORMED_ROW = 10  # a line of a log that does not parse
-    NO_ADDRESS = 11  # a line of a log without two addresses
+    MALFORMED_ROW = 10  # a line of a log, or part of an export, that does not parse
+    NO_ADDRESS = 11  # a record without two addresses
     BAD_TIME = 12  # a time outside the years 1970 to 9999
+    SUPERSEDED = 13  # a snapshot of a connection that a later line of the source tells better
+    NOT_AN_EXPORT = 14  # a packet among captured flow exports that carries none
+    NO_TEMPLATE = 15  # exported data whose template never came
+    ALERT = 16  # an alert: context for people, no evidence for a score
+    NOT_A_RECORD = 17  # an item that tells of no traffic, or of it in another way
 
     @property
     def label(self) -> str:

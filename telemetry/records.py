@@ -16,6 +16,7 @@ Role = Literal[
     "relay",
     "spam",
     "malware_download",
+    "exfiltration",
     "unknown",
 ]
 Direction = Literal["out_in", "in_out", "out_out"]
@@ -30,6 +31,7 @@ class Tally:
     Attributes:
         unit: What is counted: packets for captures, records for the rest.
         read: Items found in the source, unreadable ones included.
+        packets: Packets that carried them, of a capture of exports; 0 of other sources.
         dropped: Items not kept, by reason.
         linktypes: Names of the link types met.
         damage: What is wrong with the source as a whole, in one sentence, if anything.
@@ -37,6 +39,7 @@ class Tally:
 
     unit: Literal["packets", "records"] = "packets"
     read: int = 0
+    packets: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     linktypes: set[str] = field(default_factory=set)
     damage: str | None = None
@@ -71,12 +74,17 @@ class SourceReport:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """Answer of `ingest --json`, and the id of the authority."""
+    """Answer of `ingest --json`, the id of the authority, and what a new homeland table purged.
+
+    Attributes:
+        purged: Stored records erased at the start, because their address is domestic now.
+    """
 
     run: str
     authority: str
     sources: list[SourceReport]
     seconds: float
+    purged: int = 0
 
 
 @dataclass(frozen=True, slots=True)

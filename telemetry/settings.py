@@ -6,10 +6,12 @@ A misspelt key is an error in each of them.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -24,43 +26,77 @@ _HERE = Path(__file__).resolve().parent
 ASSETS = _HERE.parent if (_HERE.parent / "sql").is_dir() else _HERE / "_assets"
 """Folder that holds sql/, models/ and data/: the checkout, or the installed package."""
 DEFAULT_CONFIG = Path("sekisho.toml")
+Role = Literal["operator", "analyst", "auditor"]
+STRICTNESS: dict[Role, int] = {"operator": 0, "analyst": 1, "auditor": 2}
+"""The stricter a role, the less it may: each may do what a stricter one may."""
 
 
 class Settings(BaseSettings):
     """Everything a run can be told.
 
     Attributes:
+        role: What whoever runs this may do; the strictest that any source names.
         lake: Folder of the lake.
         country: Two-letter home country; None when `home` alone says what is domestic.
         home: Further domestic prefixes; in the environment parted by commas.
+        homeland: Table that `homeland refresh` made; None means the one that is shipped.
+        home_policy: Whose word counts when the table's sources disagree.
         sensor: Name of the place where the sources were taken.
         authority: TOML file of the approval under which the run is made.
-        overseer_key: Ed25519 public key (PEM); when set, authorities must be signed.
+        overseer_key: Ed25519 public key (PEM); when set, authorities and revocations must
+            be signed.
+        revocations: TOML file of the authorities that were taken back, if any.
         key_file: Pseudonym key; None means beside the lake, `<lake>.key`.
+        pseudonyms: How domestic addresses are encrypted; the lake has one kind for ever.
+        link_epochs: Whether a host keeps its pseudonym from month to month.
+        reidentify_hours: Hours for which a re-identified address may be used.
         ledger_key: Ed25519 private key (PEM) that signs ledger entries, if any.
+        oversight: TOML file of what overseers count themselves, for their report.
         decoder: Packet decoder; `dpkt` is the slow reference.
+        captures: Whether captures hold `traffic` or flow `exports`; `auto` lets each tell.
+        mapping: TOML file that says which column of a table of records means what.
         threshold: Score from which an endpoint is listed.
         list_days: Days until an entry of a list expires.
+        selection_rules: TOML file of the rules of automatic selection; None means the shipped
+            ones. When `overseer_key` is set, a file named here must be signed.
+        quarantine_days: Days until records that were not selected are erased.
     """
 
     model_config = SettingsConfigDict(env_prefix="SEKISHO_", extra="forbid", frozen=True)
 
+    role: Role = "operator"
     lake: Path = Path("lake")
     country: str | None = "JP"
     home: Annotated[tuple[str, ...], NoDecode] = ()
+    homeland: Path | None = None
+    home_policy: Literal["any", "majority", "primary"] = "any"
     sensor: str = Field(default="sample", pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
     authority: Path = ASSETS / "data" / "samples" / "authority.toml"
     overseer_key: Path | None = None
+    revocations: Path | None = None
     key_file: Path | None = None
+    pseudonyms: Literal["deterministic", "prefix", "cryptopan"] = "deterministic"
+    link_epochs: bool = False
+    reidentify_hours: int = Field(default=24, ge=1, le=720)
     ledger_key: Path | None = None
+    oversight: Path | None = None
     decoder: Literal["kernel", "dpkt"] = "kernel"
+    captures: Literal["auto", "traffic", "exports"] = "auto"
+    mapping: Path | None = None
     threshold: float = Field(default=0.6, ge=0.0, le=1.0)
     list_days: int = Field(default=14, ge=1, le=365)
+    selection_rules: Path | None = None
+    quarantine_days: int = Field(default=30, ge=1, le=3650)
 
     @property
     def key_path(self) -> Path:
         """Where the pseudonym key is: outside the lake, always."""
         return self.key_file or self.beside(".key")
+
+    @property
+    def pseudonym_kind(self) -> str:
+        """What a lake must have been made with to be added to."""
+        return f"{self.pseudonyms}{', linked' if self.link_epochs else ''}"
 
     def beside(self, suffix: str) -> Path:
         """Returns the path beside the lake that has its name and a suffix.
@@ -94,8 +130,30 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Orders the sources: options, environment, file."""
-        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+        """Orders the sources: options, environment, file; the strictest role of them counts."""
+        ordered = (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+        return (_StrictestRole(settings_cls, ordered), *ordered)
+
+
+class _StrictestRole(PydanticBaseSettingsSource):
+    """Takes the role from whichever source names the strictest: none can raise another's."""
+
+    def __init__(
+        self, settings_cls: type[BaseSettings], sources: Sequence[PydanticBaseSettingsSource]
+    ) -> None:
+        super().__init__(settings_cls)
+        self._sources = sources
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Not asked: `__call__` gives the one value there is."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Returns the role, or a value that is none, which is then refused."""
+        named = [found["role"] for source in self._sources if "role" in (found := source())]
+        wrong = [role for role in named if not isinstance(role, str) or role not in STRICTNESS]
+        role = wrong[0] if wrong else max(named, key=STRICTNESS.__getitem__, default=None)
+        return {} if role is None else {"role": role}
 
 
 def load(config: Path | None = None, **options: Any) -> Settings:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def unconfined() -> Iterator[None]:
+    """Takes back what a run inside this process confines: file modes and temporary files."""
+    umask, folder = os.umask(0o022), os.environ.get("TMPDIR")
+    os.umask(umask)
+    yield
+    os.umask(umask)
+    os.environ.pop("TMPDIR", None)
+    if folder is not None:
+        os.environ["TMPDIR"] = folder
 
 
 @pytest.fixture(scope="session")

@@ -101,16 +101,16 @@ def settings_in(folder: Path, **options: Any) -> Settings:
 
 
 def stored(lake: Path) -> pa.Table:
-    """Returns all records, in one order."""
-    return query(lake, "SELECT * FROM stored_records ORDER BY ALL")
+    """Returns all records, unselected ones too, in one order."""
+    return query(lake, "SELECT * FROM stored_records ORDER BY ALL", unselected=True)
 
 
 def query_rows(lake: Path, sql: str) -> list[dict[str, Any]]:
-    return query(lake, sql).to_pylist()
+    return query(lake, sql, unselected=True).to_pylist()
 
 
 def count(lake: Path, table: str) -> int:
-    return int(query(lake, f"SELECT count(*) AS n FROM {table}")["n"][0].as_py())
+    return int(query(lake, f"SELECT count(*) AS n FROM {table}", unselected=True)["n"][0].as_py())
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,18 @@ from pathlib import Path
 
 import pytest
 
+import benchmarks.contenders
 from benchmarks import results
-from benchmarks.contenders import MISSING, PEER, Contender, Round, check_totals, contenders
+from benchmarks.contenders import (
+    MISSING,
+    NO_NFCAPD,
+    NO_PEERS,
+    PEER,
+    Contender,
+    Round,
+    check_totals,
+    contenders,
+)
 from benchmarks.measure import ROOT, BenchmarkError, run_pinned
 
 TOTALS = {"read": 100, "kept": 80, "kept_bytes": 8000}
@@ -35,7 +45,14 @@ def test_the_short_form_runs_and_every_total_agrees() -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    for name in ("packet kernel", "packet reader", "sekisho ingest", "dpkt", "Zeek reader"):
+    for name in (
+        "packet kernel",
+        "packet reader",
+        "sekisho ingest",
+        "dpkt",
+        "Zeek reader",
+        "IPFIX",
+    ):
         assert f"\n{name}" in ran.stdout
     if shutil.which("nfpcapd") and shutil.which("nfdump"):
         assert f"\n{PEER}" in ran.stdout
@@ -49,25 +66,30 @@ def test_the_short_form_runs_and_every_total_agrees() -> None:
 def test_one_packet_or_byte_too_many_is_an_error(wrong: str) -> None:
     ours = contender("ours", round_())
     theirs = contender(PEER, round_(**{wrong: TOTALS[wrong] + 1}))
-    check_totals([ours], 100)
+    check_totals([ours])
     with pytest.raises(BenchmarkError, match="until they agree"):
-        check_totals([ours, theirs], 100)
+        check_totals([ours, theirs])
 
 
 def test_a_slice_is_held_to_its_own_count() -> None:
     piece = contender("dpkt", Round(1.0, 1.0, 0, {"read": 9}), items=10, whole=False)
     with pytest.raises(BenchmarkError, match="counted 9 read, not 10"):
-        check_totals([piece], 100)
+        check_totals([piece])
 
 
 def test_a_missing_tool_is_said_and_the_rest_still_stands(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = contenders(tmp_path / "capture", 100_000, tmp_path / "log", 10)
+    monkeypatch.setattr(benchmarks.contenders, "PEERS", tmp_path / "python")
+    exports = {"IPFIX": tmp_path / "ipfix"}
+    found = contenders(tmp_path / "capture", 100_000, tmp_path / "log", 10, exports, 10)
     assert [c.name for c in found if c.name == PEER] == []
-    assert len(found) == 5
-    assert MISSING + "." in results.notes(found, 100_000)
+    assert len(found) == 7
+    for measured in found:
+        measured.rounds.append(round_())
+    notes = results.notes(found, 100_000)
+    assert {MISSING + ".", NO_NFCAPD + ".", NO_PEERS + "."} <= set(notes)
     assert results.rows([contender("ours", round_())])[0][5:7] == ("", "")
 
 

@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -303,7 +304,58 @@ def test_a_text_beside_captures_in_a_folder_is_no_failure(lake):
     small_capture(Path("mixed/a.pcap"))
     answer = call("ingest", "mixed", "--lake", lake, "--json")
     assert answer.code == 0
-    assert [s["status"] for s in answer.json["sources"]] == ["refused", "ingested"]
+    assert [s["status"] for s in answer.json["sources"]] == ["ingested", "refused"]
+
+
+def test_a_folder_or_a_pattern_is_read_in_time_order():
+    Path("in").mkdir()
+    times = {"c": 1_700_000_000, "a": 1_700_002_000, "b": 1_700_001_000}
+    for name, seconds in times.items():
+        small_capture(Path("in", f"{name}.pcap"), seconds)
+    Path("in/0.txt").write_text("hello\n")
+    folder = call("ingest", "in", "--json").json
+    paths = ["in/c.pcap", "in/b.pcap", "in/a.pcap"]
+    assert [s["path"] for s in folder["sources"]] == [*paths, "in/0.txt"]
+    for pattern in ("in/*.pcap", "*/?.pcap", "**/*.pcap", Path("in/*.pcap").absolute()):
+        answer = call("ingest", pattern, "--json").json
+        assert [Path(s["path"]).name for s in answer["sources"]] == ["c.pcap", "b.pcap", "a.pcap"]
+    answer = call("ingest", "in/*.nothing")
+    assert answer.code == 2 and is_one_sentence(answer)
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file():
+    small_capture(Path("[a].pcap"))
+    small_capture(Path("a.pcap"), seconds=1_700_001_000)
+    answer = call("ingest", "[a].pcap", "--json").json
+    assert [s["path"] for s in answer["sources"]] == ["[a].pcap"]
+
+
+def test_the_members_of_a_zip_file_are_sources():
+    with zipfile.ZipFile("set.zip", "w", zipfile.ZIP_DEFLATED) as made:
+        for name, seconds in {"z/late.pcap": 1_700_001_000, "early.pcap": 1_700_000_000}.items():
+            made.write(small_capture(Path("one.pcap"), seconds), name)
+        made.writestr("README.txt", "hello\n")
+    answer = call("ingest", "set.zip", "--json")
+    assert answer.code == 0
+    found = [(s["path"], s["status"], s["packets_read"]) for s in answer.json["sources"]]
+    assert found == [
+        ("set.zip/early.pcap", "ingested", 3),
+        ("set.zip/z/late.pcap", "ingested", 3),
+        ("set.zip/README.txt", "refused", 0),
+    ]
+    again = call("ingest", "one.pcap", "set.zip", "--json").json["sources"]
+    assert [s["status"] for s in again] == ["already_ingested"] * 3 + ["refused"]
+    stored = b"".join(path.read_bytes() for path in Path("lake").rglob("*") if path.is_file())
+    assert b"late.pcap" not in stored and b"set.zip" not in stored
+
+
+def test_a_zip_file_in_a_pipe_is_refused(monkeypatch):
+    with zipfile.ZipFile("a.zip", "w") as made:
+        made.write(small_capture(Path("a.pcap")), "a.pcap")
+    assert call("ingest", "a.zip").code == 0
+    monkeypatch.setattr(sys, "stdin", piped(Path("a.zip").read_bytes()))
+    answer = call("ingest", "-")
+    assert answer.code == 1 and "zip file in a pipe" in answer.err
 
 
 def test_a_walk_leaves_out_the_lake_and_its_key():
@@ -674,6 +726,7 @@ def test_a_lake_that_another_run_holds_is_refused(lake):
 
 
 def test_a_question_is_answered_as_a_table_or_in_json_lines(lake):
+    assert call("score", "--threshold", "0", "--lake", lake).code == 0  # selects everybody
     sql = "SELECT endpoint_port AS port, count(*) AS n FROM stored_records GROUP BY 1 ORDER BY 1"
     table = call("query", sql, "--lake", lake)
     assert table.code == 0 and table.out.split()[:2] == ["port", "n"]

@@ -60,9 +60,9 @@ def test_it_shows_the_listed_c2_and_no_domestic_host(outputs: list[Any]) -> None
     truth = json.loads((ROOT / "data" / "samples" / "truth.json").read_text())
     with (ROOT / "data" / "samples" / "labels.csv").open() as file:
         c2 = {
-            row["endpoint"]
+            row["foreign_ip"]
             for row in csv.DictReader(file)
-            if row["capture"] in SAMPLES and row["role"] == "c2"
+            if row["dataset"] in SAMPLES and row["role"] == "c2"
         }
     domestic = {a for name in SAMPLES for a in truth["files"][f"captures/{name}"]["domestic"]}
     assert domestic

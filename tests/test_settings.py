@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from telemetry.errors import SettingsError
-from telemetry.settings import Settings, load
+from telemetry.settings import STRICTNESS, Settings, load
 
 
 @pytest.fixture(autouse=True)
@@ -49,17 +49,29 @@ def test_a_named_file_takes_the_place_of_the_one_in_the_folder():
 
 def test_every_setting_can_come_from_the_environment(monkeypatch):
     given = {
+        "role": "auditor",
         "lake": "a",
         "country": "DE",
         "home": "192.0.2.0/24,2001:db8::/32",
+        "homeland": "table.parquet",
+        "home_policy": "majority",
         "sensor": "ix-1",
         "authority": "b.toml",
         "overseer_key": "c.pem",
+        "revocations": "r.toml",
         "key_file": "d.key",
+        "pseudonyms": "prefix",
+        "link_epochs": "True",
+        "reidentify_hours": "2",
         "ledger_key": "e.pem",
+        "oversight": "o.toml",
         "decoder": "dpkt",
+        "captures": "exports",
+        "mapping": "m.toml",
         "threshold": "0.5",
         "list_days": "7",
+        "selection_rules": "s.toml",
+        "quarantine_days": "9",
     }
     assert set(given) == set(Settings.model_fields)
     for name, value in given.items():
@@ -183,3 +195,23 @@ def test_the_root_folder_is_no_lake():
 
 def test_a_key_given_by_name_is_taken():
     assert load(key_file=Path("elsewhere.key")).key_path == Path("elsewhere.key")
+
+
+@pytest.mark.parametrize("option", [None, "operator", "analyst", "auditor"])
+@pytest.mark.parametrize("variable", [None, "operator", "analyst", "auditor"])
+@pytest.mark.parametrize("file", [None, "operator", "analyst", "auditor"])
+def test_no_source_raises_the_role_of_another(file, variable, option, monkeypatch):
+    if file:
+        toml(f'role = "{file}"\n')
+    if variable:
+        monkeypatch.setenv("SEKISHO_ROLE", variable)
+    named = [role for role in (file, variable, option) if role]
+    assert load(role=option).role == max(named, key=STRICTNESS.get, default="operator")
+
+
+@pytest.mark.parametrize("wrong", ['"root"', "1", "[]", '["operator"]', "true"])
+def test_a_role_that_is_none_is_refused_beside_a_good_one(wrong, monkeypatch):
+    monkeypatch.setenv("SEKISHO_ROLE", "auditor")
+    toml(f"role = {wrong}\n")
+    with pytest.raises(SettingsError, match="'role'"):
+        load(role="auditor")

@@ -1,6 +1,24 @@
 -- One row for each record and each foreign end of it: a record between two
 -- foreign addresses appears twice, the second time with the sides exchanged.
-WITH ends AS (
+WITH seen AS (
+    SELECT
+        *,
+        -- A side is silent where the source says so, or tells nothing of it but is known to
+        -- show both sides of what has two. What was not sampled may have been sent.
+        sampling_rate = 1 AND NOT endpoint_sent
+            AND coalesce(endpoint_packets = 0, tells_silence) AS endpoint_silent,
+        sampling_rate = 1 AND NOT peer_sent
+            AND coalesce(peer_packets = 0, tells_silence) AS peer_silent,
+        CASE
+            WHEN coalesce(idle_timeout_s, active_timeout_s) IS NOT NULL
+                THEN greatest(coalesce(idle_timeout_s, active_timeout_s), 1)
+            -- Who knows the sizes of packets has seen them all, and their pauses.
+            WHEN coalesce(endpoint_min_bytes, peer_min_bytes) IS NOT NULL THEN 1
+        END AS sure_pause_s
+    FROM records
+    JOIN (SELECT sensor, tells_silence FROM sensors) USING (sensor)
+),
+ends AS (
     SELECT
         endpoint_ip,
         coalesce(peer_pid, peer_ip) AS peer,
@@ -37,8 +55,11 @@ WITH ends AS (
         peer_last,
         peer_burst_starts,
         peer_burst_ends,
-        sampling_rate
-    FROM records
+        endpoint_silent,
+        peer_silent,
+        sampling_rate,
+        sure_pause_s
+    FROM seen
     UNION ALL
     SELECT
         peer_ip,
@@ -76,8 +97,11 @@ WITH ends AS (
         endpoint_last,
         endpoint_burst_starts,
         endpoint_burst_ends,
-        sampling_rate
-    FROM records
+        peer_silent,
+        endpoint_silent,
+        sampling_rate,
+        sure_pause_s
+    FROM seen
     WHERE peer_ip IS NOT NULL
 ),
 followed AS (
@@ -91,7 +115,8 @@ followed AS (
             OR (
                 protocol = 6
                 AND lag(last_seen) OVER ports IS NOT NULL
-                AND (endpoint_tcp_flags | peer_tcp_flags) & 2 = 0
+                AND coalesce(endpoint_tcp_flags | peer_tcp_flags, endpoint_tcp_flags, peer_tcp_flags)
+                    & 2 = 0
             ),
             false
         ) AS goes_on
@@ -100,26 +125,25 @@ followed AS (
         PARTITION BY endpoint_ip, endpoint_port, peer, peer_port, protocol, sensor, tunnel
         ORDER BY first_seen, last_seen, peer_is_domestic
     )
-),
-numbered AS (
-    SELECT
-        *,
-        count(*) FILTER (NOT goes_on) OVER (
-            PARTITION BY endpoint_ip, endpoint_port, peer, peer_port, protocol, sensor, tunnel
-            ORDER BY first_seen, last_seen, peer_is_domestic
-            ROWS UNBOUNDED PRECEDING
-        ) AS connection
-    FROM followed
 )
 SELECT
-    * EXCLUDE (from_endpoint, goes_on, connection),
-    first_value(from_endpoint) OVER parts AS from_endpoint,
+    * EXCLUDE (from_endpoint, goes_on),
+    NOT (endpoint_sent OR endpoint_silent) OR NOT (peer_sent OR peer_silent) AS half_seen,
+    CASE
+        WHEN endpoint_payload_bytes IS NOT NULL THEN endpoint_payload_bytes > 0
+        -- Headers of IPv4 and TCP take 60 bytes at most without rare options, and a call
+        -- without data six packets.
+        WHEN protocol = 6
+            THEN coalesce(endpoint_packets > 6 OR endpoint_bytes > 60 * endpoint_packets, true)
+        ELSE true
+    END AS endpoint_spoke,
+    -- The last record before that opened a connection opened this one.
+    last_value(if(goes_on, NULL, from_endpoint) IGNORE NULLS) OVER parts AS from_endpoint,
     NOT goes_on AS opens,
-    first_value(first_seen) OVER parts AS opened_at
-FROM numbered
+    last_value(if(goes_on, NULL, first_seen) IGNORE NULLS) OVER parts AS opened_at
+FROM followed
 WINDOW parts AS (
-    PARTITION BY
-        endpoint_ip, endpoint_port, peer, peer_port, protocol, sensor, tunnel, connection
+    PARTITION BY endpoint_ip, endpoint_port, peer, peer_port, protocol, sensor, tunnel
     ORDER BY first_seen, last_seen, peer_is_domestic
     ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
 )

@@ -1,131 +1,6 @@
-WITH met AS MATERIALIZED (SELECT * FROM contacts),
-lines AS MATERIALIZED (SELECT * FROM channels),
+WITH lines AS MATERIALIZED (SELECT * FROM channels),
 population AS (
     SELECT count(*) AS all_hosts FROM hosts WHERE peer_is_domestic
-),
--- A sensor that never shows two sides of a conversation cannot tell "unanswered".
-views_of AS (
-    SELECT sensor, bool_or(endpoint_sent AND peer_sent) AS both_ways
-    FROM met
-    GROUP BY sensor
-),
-presence AS (
-    SELECT
-        endpoint_ip,
-        min(first_seen) AS first_seen,
-        max(last_seen) AS last_seen,
-        count(*) AS records,
-        count(DISTINCT peer) AS hosts,
-        count(DISTINCT peer_net) AS host_networks,
-        count(DISTINCT time_bucket(INTERVAL 1 DAY, first_seen)) AS days,
-        bool_or(direction = 'out_in') AS seen_out_in,
-        bool_or(direction = 'in_out') AS seen_in_out,
-        bool_or(direction = 'out_out') AS seen_out_out,
-        max(sampling_rate) AS sampling_rate,
-        bool_or(both_ways) AS both_ways,
-        bool_or(
-            NOT from_endpoint AND endpoint_sent AND peer_sent AND conn_state <> 'REJ'
-        ) AS asked_for,
-        sum(endpoint_packets) FILTER (NOT peer_sent)::BIGINT AS one_way_packets,
-        sum(endpoint_bytes) FILTER (NOT peer_sent)::BIGINT AS one_way_bytes,
-        max(endpoint_packets / greatest(duration_s, 1)) FILTER (NOT peer_sent)
-            AS one_way_packets_per_s
-    FROM met
-    JOIN views_of USING (sensor)
-    GROUP BY endpoint_ip
-),
--- On how many of the 30 days before a day its sensor kept records. Days are counted, not the
--- time since the first record: one broken clock would make every endpoint look new.
-watched AS (
-    SELECT
-        sensor,
-        day,
-        count(*) OVER (
-            PARTITION BY sensor ORDER BY day RANGE BETWEEN 30 PRECEDING AND 1 PRECEDING
-        ) AS days_before
-    FROM (SELECT DISTINCT sensor, epoch_us(first_seen) // 86400000000 AS day FROM met)
-),
-arrival AS (
-    SELECT endpoint_ip, min(days_before) AS days_before
-    FROM (
-        SELECT endpoint_ip, sensor, epoch_us(min(first_seen)) // 86400000000 AS day
-        FROM met
-        GROUP BY endpoint_ip, sensor
-    )
-    JOIN watched USING (sensor, day)
-    GROUP BY endpoint_ip
-),
--- One try at a door: a TCP call that the caller never completed or let drop without a
--- word, an echo request, or a datagram to a service that nobody answered.
-tries AS (
-    SELECT
-        c.endpoint_ip,
-        c.peer,
-        c.protocol,
-        c.service_port,
-        c.first_seen,
-        coalesce(s.probed, false) AS probed,
-        CASE
-            WHEN c.protocol = 6 AND c.endpoint_tcp_flags & 18 = 2 THEN 'syn'
-            WHEN c.protocol = 6 AND c.endpoint_tcp_flags IS NULL AND c.peer_packets = 0 THEN 'syn'
-            WHEN c.protocol = 6 AND c.conn_state IN ('SF', 'RSTO', 'RSTR', 'S2', 'S3')
-                AND c.endpoint_payload_bytes = 0 AND c.endpoint_packets <= 6 THEN 'touch'
-            -- No honest segment lacks SYN, ACK and RST alike: FIN, null and Xmas scans.
-            WHEN c.protocol = 6 AND c.endpoint_tcp_flags & 22 = 0 THEN 'syn'
-            WHEN c.protocol = 17 AND NOT c.peer_sent AND c.endpoint_packets <= 10
-                AND NOT coalesce(amplifies.amplifier, false) THEN 'udp'
-            WHEN (c.protocol = 1 AND c.endpoint_port = 8)
-                OR (c.protocol = 58 AND c.endpoint_port = 128) THEN 'echo'
-        END AS kind
-    FROM met AS c
-    LEFT JOIN services AS s ON s.protocol = c.protocol AND s.port = c.service_port
-    LEFT JOIN services AS amplifies
-        ON amplifies.protocol = c.protocol AND amplifies.port = c.endpoint_port
-        AND c.endpoint_port <> c.peer_port
-    WHERE c.from_endpoint AND c.opens
-),
-per_port AS (
-    SELECT
-        endpoint_ip, protocol, service_port,
-        count(DISTINCT peer) AS hosts,
-        count(*) AS tries
-    FROM tries
-    WHERE kind IN ('syn', 'touch') OR (kind = 'udp' AND probed)
-    GROUP BY ALL
-),
-widest_port AS (
-    SELECT endpoint_ip, hosts, protocol, service_port
-    FROM per_port
-    QUALIFY row_number() OVER (
-        PARTITION BY endpoint_ip ORDER BY hosts DESC, tries DESC, protocol, service_port
-    ) = 1
-),
-per_host AS (
-    SELECT endpoint_ip, peer, count(DISTINCT (protocol, service_port)) AS ports
-    FROM tries
-    WHERE kind IN ('syn', 'touch') OR (kind = 'udp' AND probed)
-    GROUP BY ALL
-),
-knocking AS (
-    SELECT
-        endpoint_ip,
-        count(*) FILTER (kind IN ('syn', 'touch')) AS tcp_tries,
-        count(*) FILTER (kind = 'udp') AS udp_tries,
-        -- Traceroute climbs through 33434 and the ports above it.
-        count(DISTINCT service_port)
-            FILTER (kind = 'udp' AND service_port NOT BETWEEN 33434 AND 33534) AS udp_ports,
-        count(*) FILTER (kind = 'echo') AS echo_tries,
-        count(DISTINCT peer) FILTER (kind IN ('syn', 'touch') OR (kind = 'udp' AND probed)) AS hosts,
-        count(DISTINCT (protocol, service_port))
-            FILTER (kind IN ('syn', 'touch') OR (kind = 'udp' AND probed))
-            AS ports,
-        count(*) FILTER (kind IN ('syn', 'touch') AND probed) AS tcp_probed_tries,
-        count(*) FILTER (kind = 'udp' AND probed) AS udp_probed_tries,
-        count(DISTINCT peer) FILTER (kind = 'echo') AS echo_hosts,
-        epoch_us(max(first_seen) - min(first_seen)) / 1e6 AS span_s
-    FROM tries
-    WHERE kind IS NOT NULL
-    GROUP BY endpoint_ip
 ),
 logins AS (
     SELECT
@@ -145,11 +20,35 @@ logins AS (
         PARTITION BY endpoint_ip ORDER BY sum(spoken) DESC, protocol, service_port
     ) = 1
 ),
+mails AS (
+    SELECT
+        endpoint_ip,
+        count(*) AS hosts,
+        sum(spoken)::BIGINT AS sessions,
+        median(endpoint_bytes_median) AS bytes,
+        epoch_us(max(last_seen) - min(first_seen)) / 1e6 AS span_s
+    FROM lines
+    WHERE protocol = 6 AND service_port = 25 AND peer_is_domestic
+        AND opened_by_endpoint * 2 > connections AND spoken > 0
+    GROUP BY endpoint_ip
+),
+-- The channel by which an inside host sent it the most, and much more than it got.
+uploads AS (
+    SELECT endpoint_ip, peer_bytes, endpoint_bytes, service_port, service_kind
+    FROM lines
+    WHERE peer_is_domestic AND opened_by_endpoint = 0 AND answered > 0
+        AND peer_bytes > 4 * endpoint_bytes
+    QUALIFY row_number() OVER (
+        PARTITION BY endpoint_ip
+        ORDER BY peer_bytes DESC, endpoint_bytes, first_seen, last_seen, service_port, protocol
+    ) = 1
+),
 onset AS (
     SELECT
         endpoint_ip,
         coalesce(max(crowd) FILTER (kind = 'syn'), 0) AS crowd_syn,
         coalesce(max(crowd) FILTER (kind = 'reflected'), 0) AS crowd_reflected,
+        coalesce(max(to_system_ports) FILTER (kind = 'reflected'), 0) AS reflected_to_system_ports,
         coalesce(max(crowd) FILTER (kind = 'tcp'), 0) AS crowd_tcp,
         coalesce(max(crowd) FILTER (kind IN ('amplified', 'answers')), 0) AS crowd_amplified,
         coalesce(max(crowd) FILTER (kind = 'udp'), 0) AS crowd_udp,
@@ -215,29 +114,32 @@ SELECT
     p.host_networks,
     population.all_hosts,
     p.days,
-    arrival.days_before,
+    p.days_before,
     p.seen_out_in,
     p.seen_in_out,
     p.seen_out_out,
     p.sampling_rate,
     p.both_ways,
+    p.half_seen_share,
     p.asked_for,
-    coalesce(p.one_way_packets, 0) AS one_way_packets,
-    coalesce(p.one_way_bytes, 0) AS one_way_bytes,
-    coalesce(p.one_way_packets_per_s, 0) AS one_way_packets_per_s,
-    coalesce(k.tcp_tries, 0) AS tcp_tries,
-    coalesce(k.udp_tries, 0) AS udp_tries,
-    coalesce(k.udp_ports, 0) AS udp_ports,
-    coalesce(k.echo_tries, 0) AS echo_tries,
-    coalesce(k.hosts, 0) AS tried_hosts,
-    coalesce(k.ports, 0) AS tried_ports,
-    coalesce(k.tcp_probed_tries, 0) AS tcp_probed_tries,
-    coalesce(k.udp_probed_tries, 0) AS udp_probed_tries,
-    coalesce(k.echo_hosts, 0) AS echo_hosts,
-    coalesce(k.span_s, 0) AS tried_span_s,
-    coalesce(w.hosts, 0) AS widest_port_hosts,
-    coalesce(w.service_port, 0) AS widest_port,
-    coalesce(v.ports, 0) AS most_ports_on_a_host,
+    p.one_way_packets,
+    p.one_way_bytes,
+    p.one_way_packets_per_s,
+    p.tcp_tries,
+    p.udp_tries,
+    p.udp_ports,
+    p.udp_from_ports,
+    p.echo_tries,
+    p.tried_hosts,
+    p.tried_ports,
+    p.tcp_probed_tries,
+    p.tcp_closed_tries,
+    p.udp_probed_tries,
+    p.echo_hosts,
+    p.tried_span_s,
+    p.widest_port_hosts,
+    p.widest_port,
+    p.most_ports_on_a_host,
     coalesce(l.sessions, 0) AS login_sessions,
     coalesce(l.hosts, 0) AS login_hosts,
     coalesce(l.sessions_per_host, 0) AS login_sessions_per_host,
@@ -245,8 +147,28 @@ SELECT
     coalesce(l.duration_s, 0) AS login_duration_s,
     l.dispersion AS login_dispersion,
     coalesce(l.span_s, 0) AS login_span_s,
+    coalesce(m.sessions, 0) AS delivery_sessions,
+    coalesce(m.hosts, 0) AS delivery_hosts,
+    coalesce(m.bytes, 0) AS delivery_bytes,
+    coalesce(m.span_s, 0) AS delivery_span_s,
+    coalesce(u.peer_bytes, 0) AS upload_bytes,
+    coalesce(u.endpoint_bytes, 0) AS upload_got_bytes,
+    coalesce(u.service_port, 0) AS upload_port,
+    u.service_kind AS upload_kind,
+    coalesce(d.bytes, 0) AS download_bytes,
+    coalesce(d.service_port, 0) AS download_port,
+    coalesce(d.before_s, 0) AS download_before_s,
+    coalesce(d.fetches, 0) AS download_fetches,
+    coalesce(d.regularity, 0) AS download_regularity,
+    coalesce(d.beat_median_s, 0) AS download_median_s,
+    d.beat_kind AS download_kind,
+    coalesce(r.calls, 0) AS relay_calls,
+    coalesce(r.passed_on, 0) AS relay_passed_on,
+    coalesce(r.sources, 0) AS relay_sources,
+    coalesce(r.targets, 0) AS relay_targets,
     coalesce(o.crowd_syn, 0) AS crowd_syn,
     coalesce(o.crowd_reflected, 0) AS crowd_reflected,
+    coalesce(o.reflected_to_system_ports, 0) AS reflected_to_system_ports,
     coalesce(o.crowd_tcp, 0) AS crowd_tcp,
     coalesce(o.crowd_amplified, 0) AS crowd_amplified,
     coalesce(o.crowd_udp, 0) AS crowd_udp,
@@ -280,12 +202,19 @@ SELECT
         WHEN 'beat' THEN rhythm.beat_near_share
         ELSE rhythm.start_in_near_share
     END AS rhythm_near_share,
+    rhythm.resolution_s AS rhythm_resolution_s,
     rhythm.answered AS rhythm_answered,
     rhythm.peer_bytes_median AS rhythm_peer_bytes,
     rhythm.peer_bytes_dispersion AS rhythm_peer_dispersion,
     rhythm.endpoint_bytes_median AS rhythm_endpoint_bytes,
     rhythm.endpoint_bytes_dispersion AS rhythm_endpoint_dispersion,
     rhythm.unusual_endpoints AS rhythm_host_unusual_endpoints,
+    coalesce(kin.endpoints, 0) AS kin_endpoints,
+    coalesce(kin.regularity, 0) AS kin_regularity,
+    coalesce(kin.median_s, 0) AS kin_median_s,
+    coalesce(kin.service_port, 0) AS kin_port,
+    kin.service_kind AS kin_kind,
+    coalesce(kin.request_bytes, 0) AS kin_request_bytes,
     retry.protocol AS retry_protocol,
     retry.service_kind AS retry_kind,
     coalesce(retry.service_port, 0) AS retry_port,
@@ -298,6 +227,7 @@ SELECT
     talk.service_kind AS talk_kind,
     coalesce(talk.service_port, 0) AS talk_port,
     talk.opened_by_endpoint AS talk_opened_by_endpoint,
+    talk.half_seen / talk.connections AS talk_half_seen_share,
     talk.longest_s AS talk_longest_s,
     talk.talked_s AS talk_talked_s,
     coalesce(talk.beat_gaps, 0) AS talk_pauses,
@@ -305,17 +235,16 @@ SELECT
     talk.endpoint_bytes AS talk_endpoint_bytes,
     talk.peer_bytes AS talk_peer_bytes,
     talk.unusual_endpoints AS talk_host_unusual_endpoints
-FROM presence AS p
+FROM endpoints AS p
 CROSS JOIN population
-JOIN arrival ON arrival.endpoint_ip = p.endpoint_ip
 JOIN rhythm ON rhythm.endpoint_ip = p.endpoint_ip
 JOIN retry ON retry.endpoint_ip = p.endpoint_ip
 JOIN talk ON talk.endpoint_ip = p.endpoint_ip
-LEFT JOIN knocking AS k ON k.endpoint_ip = p.endpoint_ip
-LEFT JOIN widest_port AS w ON w.endpoint_ip = p.endpoint_ip
-LEFT JOIN (
-    SELECT endpoint_ip, max(ports) AS ports FROM per_host GROUP BY endpoint_ip
-) AS v ON v.endpoint_ip = p.endpoint_ip
 LEFT JOIN logins AS l ON l.endpoint_ip = p.endpoint_ip
+LEFT JOIN mails AS m ON m.endpoint_ip = p.endpoint_ip
+LEFT JOIN uploads AS u ON u.endpoint_ip = p.endpoint_ip
+LEFT JOIN downloads AS d ON d.endpoint_ip = p.endpoint_ip
+LEFT JOIN relays AS r ON r.endpoint_ip = p.endpoint_ip
 LEFT JOIN onset AS o ON o.endpoint_ip = p.endpoint_ip
+LEFT JOIN kin ON kin.endpoint_ip = p.endpoint_ip
 ORDER BY p.endpoint_ip

@@ -24,12 +24,16 @@ SELECT
         AS connection_info_protocol_ver_id,
     CASE direction WHEN 'out_in' THEN 1 WHEN 'in_out' THEN 2 ELSE 99 END
         AS connection_info_direction_id,
-    if(originator = 'endpoint', endpoint_packets, peer_packets) AS traffic_packets_out,
-    if(originator = 'endpoint', peer_packets, endpoint_packets) AS traffic_packets_in,
-    if(originator = 'endpoint', endpoint_bytes, peer_bytes) AS traffic_bytes_out,
-    if(originator = 'endpoint', peer_bytes, endpoint_bytes) AS traffic_bytes_in,
-    endpoint_packets + peer_packets AS traffic_packets,
-    endpoint_bytes + peer_bytes AS traffic_bytes,
+    try_cast(if(originator = 'endpoint', endpoint_packets_est, peer_packets_est) AS BIGINT)
+        AS traffic_packets_out,
+    try_cast(if(originator = 'endpoint', peer_packets_est, endpoint_packets_est) AS BIGINT)
+        AS traffic_packets_in,
+    try_cast(if(originator = 'endpoint', endpoint_bytes_est, peer_bytes_est) AS BIGINT)
+        AS traffic_bytes_out,
+    try_cast(if(originator = 'endpoint', peer_bytes_est, endpoint_bytes_est) AS BIGINT)
+        AS traffic_bytes_in,
+    try_cast(endpoint_packets_est + peer_packets_est AS BIGINT) AS traffic_packets,
+    try_cast(endpoint_bytes_est + peer_bytes_est AS BIGINT) AS traffic_bytes,
     conn_state AS status_detail,
     sensor AS device_name
 FROM records

@@ -1,51 +1,10 @@
--- What each contact looks like to a victim that did not ask for it.
-WITH amplifiers AS (
-    SELECT port FROM services WHERE protocol = 17 AND amplifier
-),
-unasked AS (
+WITH counted AS (
     SELECT
-        endpoint_ip,
-        peer,
-        peer_port,
-        time_bucket(INTERVAL 10 SECONDS, first_seen) AS begun,
-        CASE
-            WHEN protocol = 6 AND endpoint_tcp_flags & 22 = 2 THEN 'syn'
-            WHEN protocol = 6 AND NOT peer_sent
-                AND (endpoint_tcp_flags & 18 = 18 OR endpoint_tcp_flags & 6 = 4) THEN 'reflected'
-            WHEN protocol = 6 AND NOT peer_sent THEN 'tcp'
-            -- A resolver that is seen one way gets crowds of answers too, but small ones: up
-            -- to 512 bytes without extensions (RFC 1035). Clocks answer with 76 bytes.
-            WHEN protocol = 17 AND NOT peer_sent AND theirs.port IS NOT NULL
-                AND endpoint_bytes > endpoint_packets * if(endpoint_port = 53, 540, 200)
-                THEN 'amplified'
-            -- Small answers from many to one port are no resolver's, which changes its ports.
-            WHEN protocol = 17 AND NOT peer_sent AND theirs.port IS NOT NULL
-                AND ours.port IS NULL THEN 'answers'
-            WHEN protocol = 17 AND NOT peer_sent THEN 'udp'
-        END AS kind,
-        endpoint_packets,
-        endpoint_bytes
-    FROM contacts
-    LEFT JOIN amplifiers AS theirs ON theirs.port = contacts.endpoint_port
-    LEFT JOIN amplifiers AS ours ON ours.port = contacts.peer_port
-    WHERE opens AND endpoint_sent
-),
-members AS (
-    SELECT
-        endpoint_ip,
-        peer,
-        kind,
-        begun,
-        if(kind = 'answers', peer_port, NULL) AS port,
-        sum(endpoint_packets)::BIGINT AS packets,
-        sum(endpoint_bytes)::BIGINT AS bytes
+        *,
+        count(*) OVER same AS together,
+        count(*) FILTER (least_port < 1024) OVER same AS to_system_ports
     FROM unasked
-    WHERE kind IS NOT NULL
-    GROUP BY ALL
-),
-counted AS (
-    SELECT *, count(*) OVER (PARTITION BY peer, kind, port, begun) AS together
-    FROM members
+    WINDOW same AS (PARTITION BY peer, kind, port, begun)
 )
 SELECT
     endpoint_ip,
@@ -56,9 +15,11 @@ SELECT
     packets,
     bytes,
     -- Who comes a little before or after the crowd belongs to it.
-    max(together) OVER (
-        PARTITION BY peer, kind, port
-        ORDER BY begun
-        RANGE BETWEEN INTERVAL 1 MINUTE PRECEDING AND INTERVAL 1 MINUTE FOLLOWING
-    ) AS crowd
+    max(together) OVER around AS crowd,
+    max(to_system_ports) OVER around AS to_system_ports
 FROM counted
+WINDOW around AS (
+    PARTITION BY peer, kind, port
+    ORDER BY begun
+    RANGE BETWEEN INTERVAL 1 MINUTE PRECEDING AND INTERVAL 1 MINUTE FOLLOWING
+)

@@ -20,6 +20,7 @@ SELECT
     sum(opened_by_endpoint)::BIGINT AS opened_by_endpoint,
     sum(answered)::BIGINT AS answered,
     sum(failed)::BIGINT AS failed,
+    sum(half_seen)::BIGINT AS half_seen,
     max(longest_s) AS longest_s,
     sum(endpoint_bytes)::BIGINT AS endpoint_bytes,
     sum(peer_bytes)::BIGINT AS peer_bytes,

@@ -14,6 +14,8 @@ WITH sides AS (
             WHEN endpoint_port > peer_port THEN 'endpoint'
             ELSE 'peer'
         END AS higher_port,
+        coalesce(endpoint_packets, endpoint_bytes, epoch_us(endpoint_first)) IS NULL
+            OR coalesce(peer_packets, peer_bytes, epoch_us(peer_first)) IS NULL AS is_one_sided,
         CASE
             WHEN peer_first IS NULL AND endpoint_first IS NOT NULL THEN 'endpoint'
             WHEN endpoint_first IS NULL AND peer_first IS NOT NULL THEN 'peer'
@@ -37,6 +39,8 @@ opened AS (
                 END,
                 higher_port, earlier, 'endpoint'
             )
+            -- Who is seen alone, or sampled first, need not have begun.
+            WHEN is_one_sided OR sampling_rate > 1 THEN coalesce(higher_port, earlier, 'endpoint')
             ELSE coalesce(earlier, higher_port, 'endpoint')
         END AS originator
     FROM sides
@@ -47,7 +51,10 @@ turned AS (
         originator = 'endpoint' AS from_endpoint,
         if(originator = 'endpoint', endpoint_sent, peer_sent) AS o_sent,
         if(originator = 'endpoint', peer_sent, endpoint_sent) AS r_sent,
-        if(originator = 'endpoint', peer_packets = 0, endpoint_packets = 0) AS r_silent,
+        -- What was not sampled may have been sent.
+        sampling_rate = 1
+            AND coalesce(if(originator = 'endpoint', peer_packets, endpoint_packets) = 0, false)
+            AS r_silent,
         if(originator = 'endpoint', endpoint_tcp_flags, peer_tcp_flags) AS o_flags,
         if(originator = 'endpoint', peer_tcp_flags, endpoint_tcp_flags) AS r_flags
     FROM opened
@@ -101,23 +108,24 @@ SELECT
                 WHEN r_fin THEN 'S3'
                 ELSE 'S1'
             END
-        WHEN o_syn AND r_sent AND r_rst THEN 'REJ'
-        WHEN o_syn AND NOT r_sent AND o_fin THEN 'SH'
-        WHEN o_syn AND NOT r_sent AND o_rst THEN 'RSTOS0'
-        WHEN o_syn AND NOT r_sent AND NOT o_ack AND r_silent THEN 'S0'
+        WHEN o_syn AND r_sent AND r_rst AND sampling_rate = 1 THEN 'REJ'
+        WHEN o_syn AND r_silent AND o_fin THEN 'SH'
+        WHEN o_syn AND r_silent AND o_rst THEN 'RSTOS0'
+        WHEN o_syn AND r_silent AND NOT o_ack THEN 'S0'
         WHEN r_syn AND r_rst THEN 'RSTRH'
         WHEN r_syn AND r_fin THEN 'SHR'
         ELSE 'OTH'
     END AS conn_state,
     CASE
         -- A log that knows no packet sizes, or gives one time for both sides, knows no
-        -- time of the answer.
+        -- time of the answer; nor does who sees only some of the packets.
         WHEN protocol = 6 AND o_syn AND r_syn AND endpoint_first <> peer_first
-            AND endpoint_min_bytes IS NOT NULL
+            AND endpoint_min_bytes IS NOT NULL AND sampling_rate = 1
             THEN abs(epoch_us(endpoint_first - peer_first)) / 1e6
     END AS handshake_s,
     endpoint_sent,
     peer_sent,
+    is_one_sided,
     endpoint_packets,
     endpoint_bytes,
     endpoint_payload_bytes,
@@ -139,7 +147,15 @@ SELECT
     peer_burst_starts,
     peer_burst_ends,
     tunnel,
+    pair_class,
+    outer_class,
     sampling_rate,
+    endpoint_packets::DOUBLE * sampling_rate AS endpoint_packets_est,
+    endpoint_bytes::DOUBLE * sampling_rate AS endpoint_bytes_est,
+    peer_packets::DOUBLE * sampling_rate AS peer_packets_est,
+    peer_bytes::DOUBLE * sampling_rate AS peer_bytes_est,
+    active_timeout_s,
+    idle_timeout_s,
     bucket,
     endpoint_addr
 FROM flagged

@@ -5,26 +5,49 @@
 --   start_in  a connection opened by the endpoint
 WITH heard AS MATERIALIZED (
     SELECT
-        endpoint_ip, peer, protocol, service_port, first_seen, opens, from_endpoint,
+        endpoint_ip, peer, protocol, service_port, endpoint_port, peer_port, opened_at,
+        first_seen, opens, from_endpoint,
         endpoint_sent, endpoint_first, endpoint_last, endpoint_burst_starts, endpoint_burst_ends,
         peer_sent, peer_first, peer_last, peer_burst_starts, peer_burst_ends,
-        endpoint_payload_bytes
+        endpoint_spoke, sure_pause_s, sampling_rate,
+        coalesce(endpoint_packets, 0) + coalesce(peer_packets, 0) AS packets
     FROM contacts
+),
+talked AS (
+    SELECT
+        *,
+        -- Sides that spoke once each, within a second, were one stretch: no need to sort both.
+        endpoint_burst_starts IS NULL AND peer_burst_starts IS NULL
+            AND epoch_us(greatest(endpoint_first, peer_first) - least(endpoint_last, peer_last))
+                < 1000000 AS is_one
+    FROM heard
+    -- Samples of a steady stream are steady themselves.
+    WHERE endpoint_sent AND peer_sent AND sampling_rate = 1
 ),
 talk AS (
     SELECT
-        endpoint_ip, peer, protocol, service_port,
-        unnest(coalesce(endpoint_burst_starts, [endpoint_first])) AS begun,
-        unnest(coalesce(endpoint_burst_ends, [endpoint_last])) AS ended
-    FROM heard
-    WHERE endpoint_sent AND peer_sent AND endpoint_first IS NOT NULL
+        endpoint_ip, peer, protocol, service_port, endpoint_port, peer_port, opened_at,
+        sure_pause_s,
+        least(endpoint_first, peer_first) AS begun,
+        greatest(endpoint_last, peer_last) AS ended
+    FROM talked
+    WHERE is_one
     UNION ALL
     SELECT
-        endpoint_ip, peer, protocol, service_port,
+        endpoint_ip, peer, protocol, service_port, endpoint_port, peer_port, opened_at,
+        sure_pause_s,
+        unnest(coalesce(endpoint_burst_starts, [endpoint_first])),
+        unnest(coalesce(endpoint_burst_ends, [endpoint_last]))
+    FROM talked
+    WHERE is_one IS NOT true AND endpoint_first IS NOT NULL
+    UNION ALL
+    SELECT
+        endpoint_ip, peer, protocol, service_port, endpoint_port, peer_port, opened_at,
+        sure_pause_s,
         unnest(coalesce(peer_burst_starts, [peer_first])),
         unnest(coalesce(peer_burst_ends, [peer_last]))
-    FROM heard
-    WHERE endpoint_sent AND peer_sent AND peer_first IS NOT NULL
+    FROM talked
+    WHERE is_one IS NOT true AND peer_first IS NOT NULL
 ),
 stretches AS (
     SELECT
@@ -33,13 +56,26 @@ stretches AS (
             PARTITION BY endpoint_ip, peer, protocol, service_port
             ORDER BY begun, ended
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-        ) AS silent_since
+        ) AS silent_since,
+        -- An exporter cuts a connection that goes on at its active timeout, and the next
+        -- packet begins a new record: a silence shorter than its timeouts ask for is such a
+        -- cut. Where they are not told, one shorter than the stretch before it may be.
+        max(epoch_us(ended) + coalesce(sure_pause_s * 1000000, epoch_us(ended - begun))) OVER (
+            PARTITION BY
+                endpoint_ip, peer, protocol, service_port, endpoint_port, peer_port, opened_at
+            ORDER BY begun, ended
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS cut_until
     FROM talk
 ),
 moments AS (
     SELECT endpoint_ip, peer, protocol, service_port, 'beat' AS series, begun AS moment
     FROM stretches
-    WHERE silent_since IS NULL OR epoch_us(begun - silent_since) >= 1000000
+    WHERE silent_since IS NULL
+        OR (
+            epoch_us(begun - silent_since) >= 1000000
+            AND (cut_until IS NULL OR epoch_us(begun) >= cut_until)
+        )
     UNION ALL
     SELECT
         endpoint_ip, peer, protocol, service_port,
@@ -47,7 +83,9 @@ moments AS (
         first_seen
     FROM heard
     -- Answers to calls that the host never made are the echo of forged packets.
-    WHERE opens AND (from_endpoint OR peer_sent OR endpoint_payload_bytes > 0)
+    WHERE opens AND (from_endpoint OR peer_sent OR endpoint_spoke)
+        -- A single sample may come from the midst of anything; several make a beginning.
+        AND (sampling_rate = 1 OR packets >= 4)
 ),
 spaced AS (
     SELECT
@@ -62,7 +100,9 @@ gathered AS (
         endpoint_ip, peer, protocol, service_port, series,
         -- Connections opened together are one moment.
         list(gap_s ORDER BY gap_s) FILTER (gap_s >= 1) AS gaps,
-        epoch_us(max(moment) - min(moment)) / 1e6 AS span_s
+        epoch_us(max(moment) - min(moment)) / 1e6 AS span_s,
+        -- Readers put an answer of unknown time a microsecond after the call.
+        if(bool_and(epoch_us(moment) % 1000000 <= 1), 1, 0) AS resolution_s
     FROM spaced
     GROUP BY ALL
     HAVING count(*) FILTER (gap_s >= 1) >= 3
@@ -86,8 +126,11 @@ judged AS (
         -- How surprising is it that so many gaps are so alike? Gaps of unhurried chance
         -- (exponential) have a MAD of 0.69 of their median; each gap that keeps to a
         -- narrower band adds the logarithm of how much narrower. Clocks are not believed
-        -- below one in a hundred.
-        (n - 1) * greatest(0, log2(0.69 / greatest(mad_s / nullif(median_s, 0), 0.01))) AS bits
+        -- below one in a hundred, nor below what rounding to seconds hides: the difference of
+        -- two rounded times has a MAD of 0.29 of the unit.
+        (n - 1) * greatest(0, log2(
+            0.69 / greatest(greatest(mad_s, 0.29 * resolution_s) / nullif(median_s, 0), 0.01)
+        )) AS bits
     FROM measured
 )
 SELECT
@@ -102,6 +145,7 @@ SELECT
     mad_s / nullif(median_s, 0) AS dispersion,
     coalesce((q1 + q3 - 2 * median_s) / nullif(q3 - q1, 0), 0) AS skew,
     variation,
+    resolution_s,
     near_share,
     span_s,
     bits,

@@ -6,10 +6,10 @@ SELECT
     count(*) FILTER (direction = 'out_out') AS records_out_out,
     count(DISTINCT endpoint_ip) AS endpoints,
     count(DISTINCT peer_pid) AS hosts,
-    sum(endpoint_packets)::BIGINT AS endpoint_packets,
-    sum(peer_packets)::BIGINT AS peer_packets,
-    sum(endpoint_bytes)::BIGINT AS endpoint_bytes,
-    sum(peer_bytes)::BIGINT AS peer_bytes
+    try_cast(sum(endpoint_packets_est) AS BIGINT) AS endpoint_packets,
+    try_cast(sum(peer_packets_est) AS BIGINT) AS peer_packets,
+    try_cast(sum(endpoint_bytes_est) AS BIGINT) AS endpoint_bytes,
+    try_cast(sum(peer_bytes_est) AS BIGINT) AS peer_bytes
 FROM records
 GROUP BY hour
 ORDER BY hour

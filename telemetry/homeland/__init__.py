@@ -1,14 +1,14 @@
 """Homeland: which addresses are domestic, and what crosses the border.
 
-The country tables in data/homeland are compiled, with the special-purpose
-table and the user's prefixes above them, into arrays that kernels look into.
-Below all other rooms. `build` makes the country tables from local files.
+The homeland table of data/homeland, or one that `refresh` made from local files, is
+compiled, with the special-purpose table and the user's prefixes above it, into
+arrays that kernels look into. Below all other rooms.
 """
 
 from telemetry.homeland.address import format_addresses, parse_address
 from telemetry.homeland.border import IN_OUT, OUT_IN, OUT_OUT, Border, direction_of, verdict
 from telemetry.homeland.classes import DOMESTIC, FOREIGN, NAMES, SPECIAL, UNALLOCATED
-from telemetry.homeland.policy import Homeland, load
+from telemetry.homeland.policy import SHIPPED, Homeland, Policy, borderless, load
 from telemetry.homeland.tables import Tables, class_of
 
 __all__ = [
@@ -18,11 +18,14 @@ __all__ = [
     "NAMES",
     "OUT_IN",
     "OUT_OUT",
+    "SHIPPED",
     "SPECIAL",
     "UNALLOCATED",
     "Border",
     "Homeland",
+    "Policy",
     "Tables",
+    "borderless",
     "class_of",
     "direction_of",
     "format_addresses",

@@ -19,7 +19,6 @@ from numba import njit
 
 from telemetry.homeland.address import MAPPED
 from telemetry.homeland.classes import INSIDE_6TO4, INSIDE_LOW, INSIDE_TEREDO
-from telemetry.homeland.ranges import Family
 from telemetry.loads import get, le32, u8
 
 U8 = npt.NDArray[np.uint8]
@@ -165,36 +164,9 @@ class Steps(NamedTuple):
     classes: U8
 
 
-def steps(ranges: Family, classes: U8, otherwise: int) -> Steps:
-    """Turns ranges and their classes into steps, with `otherwise` between them."""
-    after = ranges.end + _ONE  # wraps to 0 past the last IPv6 range; no country holds that
-    touches = np.zeros(len(after), np.bool_)
-    touches[:-1] = after[:-1] == ranges.start[1:]
-    starts = np.concatenate((np.zeros(1, np.uint64), ranges.start, after[~touches]))
-    filled = np.concatenate(
-        (
-            np.full(1, otherwise, np.uint8),
-            classes,
-            np.full(np.count_nonzero(~touches), otherwise, np.uint8),
-        )
-    )
-    order = np.argsort(starts, kind="stable")
-    return _merged(Steps(starts[order], filled[order]))
-
-
-def over(top: Family, value: int, below: Steps) -> Steps:
-    """Lays the ranges `top`, all of class `value`, over `below`."""
-    cover = steps(top, np.full(len(top.start), value, np.uint8), _CLEAR)
-    starts = np.sort(np.concatenate((cover.starts, below.starts)))
-    above = cover.classes[np.searchsorted(cover.starts, starts, "right") - 1]
-    under = below.classes[np.searchsorted(below.starts, starts, "right") - 1]
-    return _merged(Steps(starts, np.where(above == _CLEAR, under, above)))
-
-
-def _merged(all_steps: Steps) -> Steps:
+def merged(all_steps: Steps) -> Steps:
+    """Leaves out the steps that change nothing."""
     starts, classes = all_steps
-    last_of_start = np.append(starts[1:] != starts[:-1], True)
-    starts, classes = starts[last_of_start], classes[last_of_start]
     changes = np.append(True, classes[1:] != classes[:-1])
     return Steps(starts[changes], classes[changes])
 

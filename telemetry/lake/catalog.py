@@ -3,13 +3,18 @@
 It is built aside and swapped in by rename, so a reader has the old one or the
 new one, never half of one. Connections read nothing but the lake's records and
 scores, load no extension and write nothing.
+
+Its schema `main` shows selected endpoints only. The schema `everything` has the
+same views over the quarantine too, whose files a connection may open only when
+it was made for that.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,11 +24,20 @@ import pyarrow as pa
 from telemetry.columns import TABLES, Layer
 from telemetry.errors import LakeError, Refused
 from telemetry.lake.files import lake_errors
-from telemetry.lake.layout import CATALOG, FILE_MODE, RECORDS, SCORES, SPILL, TMP
+from telemetry.lake.layout import (
+    CATALOG,
+    FILE_MODE,
+    QUARANTINE,
+    RECORDS,
+    SCORES,
+    SELECTION,
+    SPILL,
+    TMP,
+)
 from telemetry.lake.table import Listed, StoredSource
 
 _Config = dict[str, str | bool | int | float | list[str]]
-_CLOSED: _Config = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+CLOSED: _Config = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
 # Not EXPLAIN: with ANALYZE it runs what it explains, whatever that is.
 _READS = (duckdb.StatementType.SELECT,)
 
@@ -34,6 +48,8 @@ CREATE TABLE sources (
     run VARCHAR, ingested_at TIMESTAMP
 );
 """
+EVERYTHING = "everything"
+"""Schema of the views that show unselected endpoints too."""
 _RUNS = """
 CREATE TABLE runs AS
 SELECT run, unit, min(ingested_at) AS began, count(*) AS sources, sum(read)::BIGINT AS read,
@@ -42,18 +58,70 @@ FROM sources GROUP BY run, unit ORDER BY began, run, unit;
 """
 
 
-def connect(
-    lake: Path, *, memory: str = "1GB", threads: int | None = None
-) -> duckdb.DuckDBPyConnection:
-    """Opens a lake's catalog for reading.
+class Catalog:
+    """A lake's catalog, open for questions and for nothing else.
 
-    The connection may make temporary tables, and spills to the lake's own `tmp/`.
-    Close it: each connection keeps the files of the catalog it opened.
+    DuckDB's own connection could still write where it may read, so nobody is handed it.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Not for callers: see `connect`."""
+        self._connection = connection
+
+    def sql(self, query: str, params: Mapping[str, object] | None = None) -> pa.Table:
+        """Answers one reading statement.
+
+        Args:
+            query: One statement that reads, such as SELECT, DESCRIBE or SHOW TABLES.
+            params: What `$name` in it stands for.
+
+        Raises:
+            Refused: The statement is wrong, or does something else than read.
+        """
+        try:
+            if not self._reads(query):
+                raise Refused("Only one statement that reads is allowed; write a single SELECT.")
+            return self._connection.sql(query, params=params).to_arrow_table()
+        except duckdb.Error as error:
+            first_line = str(error).splitlines()[0]
+            raise Refused(f"The query cannot be answered, correct it: {first_line}") from None
+
+    def _reads(self, query: str) -> bool:
+        statements = self._connection.extract_statements(query)
+        try:
+            return len(statements) == 1 and statements[0].type in _READS
+        except ValueError:  # a kind of statement that DuckDB has no name for in Python
+            return False
+
+    def close(self) -> None:
+        """Gives the files of the catalog free."""
+        self._connection.close()
+
+
+def connect(
+    lake: Path, *, memory: str = "1GB", threads: int | None = None, unselected: bool = False
+) -> Catalog:
+    """Opens a lake's catalog for questions; close it, for it keeps the files it opened.
 
     Args:
         lake: Folder of the lake.
         memory: Memory limit, as DuckDB reads it.
         threads: Threads to use; None for all cores.
+        unselected: Whether records and scores of unselected endpoints can be read too: for
+            work of the library that shows nobody a record, or under an approval.
+
+    Raises:
+        LakeError: There is no catalog.
+    """
+    return Catalog(work_connection(lake, memory=memory, threads=threads, unselected=unselected))
+
+
+def work_connection(
+    lake: Path, *, memory: str = "1GB", threads: int | None = None, unselected: bool = False
+) -> duckdb.DuckDBPyConnection:
+    """Opens a lake's catalog for our own queries, see `connect`.
+
+    It may make temporary tables, and spills to the lake's own `tmp/`.
 
     Raises:
         LakeError: There is no catalog.
@@ -61,17 +129,18 @@ def connect(
     root = lake.resolve()
     if not (root / CATALOG).is_file():
         raise LakeError(f"There is no catalog in {lake}; check --lake, or ingest sources first.")
-    config: _Config = _CLOSED | {
+    config: _Config = CLOSED | {
         "memory_limit": memory,
         "temp_directory": str(root / TMP / f"{SPILL}{os.getpid()}"),
     }
     if threads is not None:
         config["threads"] = threads
-    readable = ", ".join(_text(f"{root / folder}/") for folder in (RECORDS, SCORES))
-    with _duckdb_errors(lake), lake_errors(lake):
+    folders = [RECORDS, SCORES, SELECTION, *([QUARANTINE] if unselected else [])]
+    readable = ", ".join(_text(f"{root / folder}/") for folder in folders)
+    with duckdb_errors(lake), lake_errors(lake):
         connection = _attach(root / CATALOG, config)
         for statement in (
-            "USE analyst",
+            f"USE analyst.{EVERYTHING if unselected else 'main'}",
             "SET TimeZone = 'UTC'",
             f"SET allowed_directories = [{readable}]",
             "SET enable_external_access = false",
@@ -107,31 +176,22 @@ def _same(one: os.stat_result, other: os.stat_result) -> bool:
     return (one.st_ino, one.st_ctime_ns) == (other.st_ino, other.st_ctime_ns)
 
 
-def query(lake: Path, sql: str, *, memory: str = "1GB") -> pa.Table:
-    """Answers one reading statement on the catalog.
+def query(lake: Path, sql: str, *, memory: str = "1GB", unselected: bool = False) -> pa.Table:
+    """Answers one reading statement on the catalog; see `connect`.
 
     Raises:
         LakeError: There is no catalog.
         Refused: The statement is wrong, or does something else than read.
     """
-    connection = connect(lake, memory=memory)
-    try:
-        statements = connection.extract_statements(sql)
-        if len(statements) != 1 or statements[0].type not in _READS:
-            raise Refused("Only one statement that reads is allowed; write a single SELECT.")
-        return connection.sql(sql).to_arrow_table()
-    except duckdb.Error as error:
-        first_line = str(error).splitlines()[0]
-        raise Refused(f"The query cannot be answered, correct it: {first_line}") from None
-    finally:
-        connection.close()
+    with closing(connect(lake, memory=memory, unselected=unselected)) as catalog:
+        return catalog.sql(sql)
 
 
 def build(
     root: Path,
     aside: Path,
     files: Sequence[Listed],
-    scores: Sequence[Listed],
+    derived: Sequence[Listed],
     sources: Sequence[StoredSource],
     views: Sequence[tuple[str, str]],
 ) -> None:
@@ -141,26 +201,35 @@ def build(
         root: Folder of the lake.
         aside: Where to build, below the lake's `tmp/`.
         files: The listed files of records.
-        scores: The listed files of scores.
+        derived: The listed files of scores and of the selection.
         sources: All sources, for the tables `sources` and `runs`.
         views: Names and SELECTs of further views, each resting on earlier ones only.
 
     Raises:
         LakeError: A view is wrong, or the disk is full.
     """
-    with _duckdb_errors(root), lake_errors(root):
-        connection = duckdb.connect(str(aside), config=_CLOSED)
+    with duckdb_errors(root), lake_errors(root):
+        connection = duckdb.connect(str(aside), config=CLOSED)
         try:
             connection.execute("SET TimeZone = 'UTC'").fetchall()
-            for statement in _statements(root.resolve(), files, scores):
-                connection.execute(statement).fetchall()
+            connection.execute(_SOURCES).fetchall()
             if sources:
                 connection.register("given", _sources_table(sources))
                 connection.execute("INSERT INTO sources SELECT * FROM given").fetchall()
                 connection.unregister("given")
             connection.execute(_RUNS).fetchall()
-            for name, sql in views:
-                connection.execute(f"CREATE VIEW {_name(name)} AS {sql}").fetchall()
+            shown, known = ([f for f in fs if not f.quarantined] for fs in (files, derived))
+            for statement in _statements(root.resolve(), shown, known):
+                connection.execute(statement).fetchall()
+            stubs = _create_views(connection, views)
+            for statement in (
+                f"CREATE SCHEMA {EVERYTHING}",
+                f"USE {EVERYTHING}",
+                *_statements(root.resolve(), files, derived),
+                *(f"CREATE VIEW {name} AS FROM main.{name}" for name in ("sources", "runs")),
+            ):
+                connection.execute(statement).fetchall()
+            _create_views(connection, views, stubs)
         finally:
             connection.close()
         aside.chmod(FILE_MODE)
@@ -168,21 +237,67 @@ def build(
         aside.replace(root / CATALOG)
 
 
-def _statements(root: Path, files: Sequence[Listed], scores: Sequence[Listed]) -> Iterator[str]:
-    names = [file.name for file in files]
+def _create_views(
+    connection: duckdb.DuckDBPyConnection,
+    views: Sequence[tuple[str, str]],
+    stubs: Sequence[str] = (),
+) -> list[str]:
+    """Creates views that rest on each other, in the schema in use.
+
+    DuckDB works out a new view with all that it rests on, again for each mention: a second for
+    ours. So each is made over stubs, empty views of the same columns, and those that others rest
+    on become themselves last.
+
+    Args:
+        connection: The catalog.
+        views: Names and SELECTs, each resting on earlier ones only.
+        stubs: What was returned for the same views in another schema.
+
+    Returns:
+        The statements that make the stubs.
+    """
+    made = list(stubs)
+    for statement in stubs:
+        connection.execute(statement).fetchall()
+    inner = [view for i, view in enumerate(views) if _mentioned(view[0], views[i + 1 :])]
+    for name, sql in inner[len(stubs) :]:
+        connection.execute(f"CREATE VIEW {_name(name)} AS {sql}").fetchall()
+        described = connection.execute(f"DESCRIBE {_name(name)}").fetchall()
+        nulls = ", ".join(f"NULL::{kind} AS {_name(column)}" for column, kind, *_ in described)
+        made.append(f"CREATE OR REPLACE VIEW {_name(name)} AS SELECT {nulls} WHERE false")
+        connection.execute(made[-1]).fetchall()
+    for name, sql in (*(view for view in views if view not in inner), *reversed(inner)):
+        connection.execute(f"CREATE OR REPLACE VIEW {_name(name)} AS {sql}").fetchall()
+    return made
+
+
+def _mentioned(name: str, views: Sequence[tuple[str, str]]) -> bool:
+    return any(re.search(rf"\b{re.escape(name)}\b", sql) for _, sql in views)
+
+
+def _statements(root: Path, files: Sequence[Listed], derived: Sequence[Listed]) -> Iterator[str]:
+    names = {kind: [f.name for f in derived if f.kind == kind] for kind in (SCORES, SELECTION)}
     partition = {"day": "DATE", "bucket": "INTEGER"}
-    yield _view("stored_records", Layer.RECORD, root, names, partition)
-    yield _view("scores", Layer.SCORE, root, [file.name for file in scores], {})
+    yield _view("stored_records", Layer.RECORD, root, [file.name for file in files], partition)
+    yield _view("scores", Layer.SCORE, root, names[SCORES], {})
+    yield _view("selected", Layer.SELECTION, root, names[SELECTION], {})
     yield "COMMENT ON VIEW stored_records IS 'records between foreign endpoints and their peers'"
     yield "COMMENT ON VIEW scores IS 'the newest score of each endpoint'"
-    for view, layer in (("stored_records", Layer.RECORD), ("scores", Layer.SCORE)):
+    yield "COMMENT ON VIEW selected IS 'endpoints whose records may be seen, and until when'"
+    for view, layer in _LAYERS.items():
         for column in TABLES[layer]:
             unit = f" ({column.unit})" if column.unit else ""
             comment = _text(column.meaning + unit)
             yield f"COMMENT ON COLUMN {view}.{_name(column.name)} IS {comment}"
     yield "COMMENT ON COLUMN stored_records.day IS 'UTC day of first_seen'"
     yield "COMMENT ON COLUMN stored_records.bucket IS 'CRC-32 of endpoint_addr modulo buckets'"
-    yield _SOURCES
+
+
+_LAYERS = {
+    "stored_records": Layer.RECORD,
+    "scores": Layer.SCORE,
+    "selected": Layer.SELECTION,
+}
 
 
 def _view(name: str, layer: Layer, root: Path, names: list[str], partition: dict[str, str]) -> str:
@@ -260,7 +375,8 @@ def _name(value: str) -> str:
 
 
 @contextmanager
-def _duckdb_errors(root: Path) -> Iterator[None]:
+def duckdb_errors(root: Path) -> Iterator[None]:
+    """Tells of DuckDB's errors as the lake's own."""
     try:
         yield
     except duckdb.Error as error:

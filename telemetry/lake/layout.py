@@ -7,6 +7,10 @@ FILE_MODE = 0o600
 
 RECORDS = "records"
 SCORES = "scores"
+SELECTION = "selection"
+QUARANTINE = "quarantine"
+"""Holds `records/` and `scores/` of endpoints that are not selected; no analyst reads it."""
+CERTIFICATES = "certificates"
 TABLE = "files.sqlite"
 CATALOG = "analyst.duckdb"
 TMP = "tmp"
@@ -19,6 +23,8 @@ SPILL = "spill-"
 ASIDE = ".aside-"
 """Start of the names below lists/ and reports/ of what is written there, before its rename."""
 
-FOLDERS = (RECORDS, SCORES, TMP, LISTS, REPORTS)
+STORED = (RECORDS, SCORES, SELECTION, QUARANTINE)
+"""Folders whose Parquet files the file table lists."""
+FOLDERS = (*STORED, TMP, LISTS, REPORTS, CERTIFICATES)
 KNOWN = {*FOLDERS, TABLE, f"{TABLE}-wal", f"{TABLE}-shm", CATALOG, LOCK, "ledger.jsonl"}
 """What may stand in a folder that is to become a lake."""

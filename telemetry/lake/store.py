@@ -8,18 +8,25 @@ lies around unlisted is swept when the next writer opens.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
+import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from telemetry.columns import Layer, check_closed, schema
 from telemetry.errors import KeyFileError, LakeBusy, LakeError, PrivacyError
@@ -36,21 +43,35 @@ from telemetry.lake.files import (
 )
 from telemetry.lake.layout import (
     ASIDE,
+    CERTIFICATES,
     FILE_MODE,
     FOLDER_MODE,
     FOLDERS,
     KNOWN,
     LISTS,
     LOCK,
+    QUARANTINE,
     RECORDS,
     REPORTS,
     SCORES,
+    SELECTION,
     SPILL,
+    STORED,
     TABLE,
     TMP,
 )
 from telemetry.lake.parallel import in_threads
-from telemetry.lake.table import Counts, FileTable, LakeMeta, Listed, StoredSource
+from telemetry.lake.purge import Bools, Condemned, Purge, condemned_endpoints, condemned_rows
+from telemetry.lake.retention import Due, Erasure, due_at, schedule
+from telemetry.lake.table import (
+    Balance,
+    Counts,
+    FileTable,
+    LakeMeta,
+    Listed,
+    StoredSource,
+    Term,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -58,8 +79,75 @@ if TYPE_CHECKING:
 BUFFER_ROWS = 500_000
 """Rows held in memory before they are written aside; about 250 bytes each, and twice that
 while they are merged."""
+_UNSELECTED = f"{QUARANTINE}/{RECORDS}"
+_HOMELAND = "homeland_sha256"
+_PURGE = "open_purge"
+_LEDGER = "ledger_head"
+_KEY = "key_secrets"
+_ERASURE = "open_erasure"
+_UNSELECTED_SHOWN = """
+SELECT count(*) AS n FROM analyst.main.stored_records
+WHERE endpoint_ip NOT IN (SELECT endpoint FROM analyst.main.selected)
+  AND (peer_ip IS NULL OR peer_ip NOT IN (SELECT endpoint FROM analyst.main.selected))
+"""
 GRACE_S = 3600.0
 """Seconds a replaced file stays for readers that opened the catalog before."""
+
+
+class Part(NamedTuple):
+    """A file of records written aside, its partition, and how long it may stay."""
+
+    aside: Aside
+    day: date
+    bucket: int
+    term: Term
+
+
+Noted = TypeVar("Noted", Purge, Erasure)
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What the file table counts at one moment.
+
+    Attributes:
+        sources: All sources, oldest first.
+        scores: Scores, also of endpoints that are not selected.
+        oldest: Day of the oldest record; None when there is none.
+        segments: Where all record segments are.
+        purge: One that the ledger may not hold yet: its run was killed.
+        erasure: Likewise.
+    """
+
+    sources: list[StoredSource]
+    scores: int
+    oldest: date | None
+    segments: Balance
+    purge: Purge | None
+    erasure: Erasure | None
+
+
+@dataclass(slots=True)
+class _Change:
+    """Rows taken out of files that are listed: what takes their place, and what was found.
+
+    Attributes:
+        parts: Files of records to list.
+        derived: Files of scores and of the selection to list; they are in place.
+        old: Files to strike.
+        endpoints: Endpoints, foreign peers too, that lose a record.
+        records: Records taken out of each struck file.
+        rows: Rows taken out of scores and of the selection.
+        oldest: First packet of the oldest record taken out, naive UTC.
+    """
+
+    parts: list[Part] = field(default_factory=list)
+    derived: list[Listed] = field(default_factory=list)
+    old: list[Listed] = field(default_factory=list)
+    endpoints: set[str] = field(default_factory=set)
+    records: dict[Listed, int] = field(default_factory=dict)
+    rows: Counter[str] = field(default_factory=Counter)
+    oldest: datetime | None = None
 
 
 class SourceBatch:
@@ -110,12 +198,13 @@ class SourceBatch:
         """Writes what is held in memory aside."""
         if self.tables:
             with lake_errors(self._lake.path):
-                self.asides += self._lake._write_records(self.tables)
+                self.asides += self._lake._write_records(self.tables, _UNSELECTED)
             self.tables = []
             self._held = 0
 
     def absorb(self, other: SourceBatch) -> None:
         """Takes over the rows and sources of another batch."""
+        self.rows += other.rows
         self.asides += other.asides
         self.stored += other.stored
         other.asides = []
@@ -156,7 +245,15 @@ class Lake:
         self._asides = 0
 
     @classmethod
-    def create_or_open(cls, path: Path, *, policy_tag: str, key_id: str, buckets: int = 16) -> Lake:
+    def create_or_open(
+        cls,
+        path: Path,
+        *,
+        policy_tag: str,
+        key_id: str,
+        buckets: int = 16,
+        pseudonyms: str = "deterministic",
+    ) -> Lake:
         """Opens the lake for writing; makes it where there is none.
 
         Args:
@@ -164,11 +261,12 @@ class Lake:
             policy_tag: Keyed hash of the policy that says what is domestic.
             key_id: Id of the pseudonym key.
             buckets: Buckets of a day in a new lake; an existing one keeps its own.
+            pseudonyms: How domestic addresses are encrypted.
 
         Raises:
             LakeBusy: Another run writes to this lake.
             LakeError: The folder cannot be written, or is not a lake.
-            PrivacyError: The lake was filled under another policy.
+            PrivacyError: The lake was filled under another policy, or holds other pseudonyms.
             KeyFileError: The lake was filled with another key.
         """
         with lake_errors(path):
@@ -177,9 +275,9 @@ class Lake:
             try:
                 table = FileTable(path, writer=True)
                 try:
-                    table.make(policy_tag, key_id, buckets)
+                    table.make(policy_tag, key_id, buckets, pseudonyms)
                     meta = table.meta()
-                    _check_meta(meta, policy_tag, key_id)
+                    _check_meta(meta, policy_tag, key_id, pseudonyms)
                     lake = cls(path, lock, table, meta)
                     lake._sweep()
                 except BaseException:
@@ -215,6 +313,93 @@ class Lake:
                 return table.counts().sources
             finally:
                 table.close()
+
+    @staticmethod
+    def peek_schedule(path: Path, quarantine_days: int) -> list[Due]:
+        """What ends when, the first first, without the lake's lock.
+
+        Raises:
+            LakeError: There is no lake.
+        """
+        with lake_errors(path):
+            table = FileTable(path, writer=False)
+            try:
+                return schedule(table.records(), quarantine_days)
+            finally:
+                table.close()
+
+    @staticmethod
+    def peek_counters(path: Path) -> Counters:
+        """What the file table counts, while nobody writes; no lock is kept.
+
+        Raises:
+            LakeBusy: A run writes to this lake.
+            LakeError: There is no lake.
+        """
+        with lake_errors(path):
+            table = FileTable(path, writer=False)
+            try:
+                _check_free(path)
+                counters = Counters(
+                    sources=table.sources(),
+                    scores=sum(file.rows for file in table.derived() if file.kind == SCORES),
+                    oldest=table.counts().first_day,
+                    segments=table.balance(),
+                    purge=_noted(table, _PURGE, Purge),
+                    erasure=_noted(table, _ERASURE, Erasure),
+                )
+                _check_free(path)
+            finally:
+                table.close()
+        return counters
+
+    @staticmethod
+    def noted_head(path: Path) -> tuple[int, str] | None:
+        """Number and hash of the newest noted ledger entry, without the lake's lock.
+
+        None where nothing was noted, or there is no lake yet.
+        """
+        if not (path / TABLE).exists():
+            return None
+        with lake_errors(path):
+            table = FileTable(path, writer=False)
+            try:
+                return table.newest(_LEDGER)
+            finally:
+                table.close()
+
+    def ledger_head(self) -> tuple[int, str] | None:
+        """Number and hash of the newest ledger entry that was noted."""
+        with lake_errors(self.path):
+            return self._table.newest(_LEDGER)
+
+    def note_ledger(self, seq: int, head: str) -> None:
+        """Notes the newest entry of the ledger, so that a cut at its end shows.
+
+        The ledger is written first: a crash in between leaves an older note, never a
+        newer one.
+        """
+        with lake_errors(self.path):
+            self._table.note_newest(_LEDGER, seq, head)
+
+    def check_key(self, made: int, destroyed: int) -> None:
+        """Refuses a key file that has lost or revived secrets, then notes how many it has.
+
+        Args:
+            made: Secrets of epochs ever made in the key file.
+            destroyed: How many of them are destroyed.
+
+        Raises:
+            KeyFileError: The lake has noted more of either: this is an older copy.
+        """
+        with lake_errors(self.path):
+            before = self._table.newest(_KEY)
+            if before is not None and (made < before[0] or destroyed < int(before[1])):
+                raise KeyFileError(
+                    "The key file is an older copy than the lake was filled with, so it lacks "
+                    "months or holds destroyed ones; put the newest back."
+                )
+            self._table.note_newest(_KEY, made, f"{destroyed:016d}")
 
     def __enter__(self) -> Self:
         """Returns the lake."""
@@ -291,7 +476,17 @@ class Lake:
         try:
             with lake_errors(self.path):
                 batch.flush()
-                self._swap(batch.asides, batch.stored, [])
+                since = min(_naive(source.at) for source in batch.stored)
+                term = Term(since, min(source.retention_days for source in batch.stored))
+                parts = [Part(*aside, term) for aside in batch.asides]
+                stored = sum(part.aside.rows for part in parts)
+
+                def account() -> None:
+                    self._table.add_sources(batch.stored)
+                    self._table.count("written", batch.rows)
+                    self._table.count("merged", batch.rows - stored)
+
+                self._swap(parts, [], account)
         except BaseException:
             batch.discard()
             raise
@@ -308,42 +503,381 @@ class Lake:
         """
         done = 0
         with lake_errors(self.path):
-            for group in _groups(self._table.unmerged(), self.buffer_rows):
-                tables = in_threads(lambda f: read_records(self.path / f.name), group)
-                asides = self._write_records(tables)
-                try:
-                    self._swap(asides, [], group)
-                except BaseException:
-                    remove(aside.path for aside, _, _ in asides)
-                    raise
-                done += len(asides)
+            unmerged = self._table.unmerged()
+            for root, files in (
+                (RECORDS, [file for file in unmerged if not file.quarantined]),
+                (_UNSELECTED, [file for file in unmerged if file.quarantined]),
+            ):
+                for group in _groups(files, self.buffer_rows):
+                    done += self._merge(group, root)
         return done
 
-    def write_scores(self, table: pa.Table, run: str) -> None:
-        """Stores the scores of a run in place of all others; `build_catalog` shows them.
+    def _merge(self, group: Sequence[Listed], root: str) -> int:
+        """Merges whole partitions; returns how many they are."""
+        tables = in_threads(lambda f: read_records(self.path / f.name), group)
+        asides = self._write_records(tables, root)
+        try:
+            parts = [Part(*one, _shortest(group, one[0].folder)) for one in asides]
+            fewer = sum(f.rows for f in group) - sum(part.aside.rows for part in parts)
+            self._swap(parts, group, lambda: self._table.count("merged", fewer))
+        except BaseException:
+            remove(aside.path for aside, _, _ in asides)
+            raise
+        return len(parts)
+
+    @property
+    def homeland(self) -> str | None:
+        """Hash of the homeland table under which all stored records crossed the border."""
+        with lake_errors(self.path):
+            return self._table.noted(_HOMELAND)
+
+    @property
+    def open_purge(self) -> Purge | None:
+        """The purge that `end_purge` has not ended yet, also of a run that was killed."""
+        with lake_errors(self.path):
+            found = self._table.noted(_PURGE)
+        return None if found is None else Purge(**json.loads(found))
+
+    def purge(self, condemned: Condemned, homeland: str) -> Purge:
+        """Takes out the records with a condemned endpoint or foreign peer, all at once.
+
+        Scores of all endpoints that lose a record go too. The replaced files are on the
+        disk until `erase_replaced`.
 
         Args:
-            table: Rows with exactly the schema of `Layer.SCORE`.
-            run: Id of the run.
+            condemned: Says of addresses, as upper and lower halves, which must go.
+            homeland: Hash of the homeland table that condemns them.
+
+        Returns:
+            What went; it stays open until `end_purge`.
 
         Raises:
-            PrivacyError: The table has another schema.
+            LakeError: The lake cannot be read or written; it is as before then.
+        """
+        change = _Change()
+        with lake_errors(self.path), self._undone_on_error(change):
+            self._take_out(
+                self._table.records(),
+                lambda file: condemned_rows(self.path / file.name, condemned),
+                change,
+            )
+
+            def doomed(file: Listed, table: pa.Table) -> Bools:
+                rests = change.endpoints if file.kind == SCORES else ()
+                return condemned_endpoints(table, condemned) | _among(table["endpoint"], rests)
+
+            self._take_out_derived(doomed, change)
+            purge = Purge(
+                secrets.token_hex(8),
+                homeland,
+                files=len(change.records),
+                records=sum(change.records.values()),
+                endpoints=len(change.endpoints),
+                scores=change.rows[SCORES],
+                oldest=change.oldest.isoformat() if change.oldest else None,
+            )
+
+            def account() -> None:
+                self._table.count("purged", purge.records)
+                self._table.note(_HOMELAND, homeland)
+                self._table.note(_PURGE, json.dumps(asdict(purge)))
+
+            self._apply(change, account)
+        return purge
+
+    def _take_out(
+        self,
+        files: Sequence[Listed],
+        chosen: Callable[[Listed], Bools],
+        change: _Change,
+        *,
+        select: bool = False,
+    ) -> None:
+        """Writes aside what stays of each file of records that loses some.
+
+        Args:
+            files: The files.
+            chosen: Says which rows of a file go.
+            change: Where to enter it.
+            select: Whether these rows leave the quarantine, not the lake.
+        """
+        for file in files:
+            rows = chosen(file)
+            if not rows.any():
+                continue
+            records = read_records(self.path / file.name)
+            gone, kept = records.filter(pa.array(rows)), records.filter(pa.array(~rows))
+            change.old.append(file)
+            change.records[file] = len(gone)
+            change.endpoints |= _foreign(gone)
+            oldest = pc.min(gone["first_seen"]).as_py()
+            change.oldest = min(oldest, change.oldest or oldest)
+            change.parts += self._part(kept, file.folder, file)
+            if select:
+                change.parts += self._part(gone, file.folder.removeprefix(f"{QUARANTINE}/"), file)
+
+    def _part(self, records: pa.Table, folder: str, of: Listed) -> list[Part]:
+        """Writes some records of a file aside; none make no file."""
+        if not len(records):
+            return []
+        assert of.day is not None and of.bucket is not None  # all files of records have them
+        aside = write_aside(encode_records(records), self._aside(), folder, len(records))
+        return [Part(aside, date.fromisoformat(of.day), of.bucket, of.term)]
+
+    def _take_out_derived(
+        self, doomed: Callable[[Listed, pa.Table], Bools], change: _Change
+    ) -> None:
+        """Puts in place what stays of scores and selection, if some must go."""
+        for file in self._table.derived():
+            table = pq.read_table(self.path / file.name)
+            rows = doomed(file, table)
+            if rows.any():
+                change.old.append(file)
+                change.rows[file.kind] += int(rows.sum())
+                self._put(table.filter(pa.array(~rows)), file.folder, "left", file.kind, change)
+
+    def _put(self, table: pa.Table, folder: str, stem: str, kind: str, change: _Change) -> None:
+        """Puts a small table in place; nobody lists it before `_apply`."""
+        aside = write_aside(encode_plain(table), self._aside(), folder, len(table))
+        name = f"{folder}/{stem}-{secrets.token_hex(8)}.parquet"
+        move(self.path, [(aside, name)])
+        change.derived.append(_listed(aside, name, kind))
+
+    def _apply(self, change: _Change, account: Callable[[], None]) -> None:
+        """Lists what a change has put in place of what it strikes."""
+
+        def all_at_once() -> None:
+            self._table.add_files(change.derived)
+            account()
+
+        self._swap(change.parts, change.old, all_at_once)
+
+    @contextmanager
+    def _undone_on_error(self, change: _Change) -> Iterator[None]:
+        """Removes what a change wrote when it fails."""
+        try:
+            yield
+        except BaseException:
+            remove(part.aside.path for part in change.parts)
+            raise  # what is in place but not listed is swept at the next opening
+
+    def erase_replaced(self, *, shown: bool) -> None:
+        """Removes replaced files at once; call it under a new catalog.
+
+        A reader that still has the catalog from before fails: erasure comes first.
+
+        Args:
+            shown: Whether lists and reports may show what went, and go too.
+        """
+        self.remove_retired(0.0)
+        if shown:
+            self.remove_papers(float("inf"))
+
+    def remove_papers(self, before: float) -> None:
+        """Removes lists and reports that were written before a time, in seconds since 1970."""
+        with lake_errors(self.path):
+            for folder in (LISTS, REPORTS):
+                papers = [path for path in (self.path / folder).iterdir() if path.is_file()]
+                remove(path for path in papers if path.stat().st_mtime <= before)
+
+    def end_purge(self) -> None:
+        """Says that the purge is accounted for."""
+        with lake_errors(self.path):
+            self._table.note(_PURGE, None)
+
+    def adopt(self, homeland: str) -> None:
+        """Notes the homeland table of a lake that holds nothing yet."""
+        with lake_errors(self.path):
+            self._table.note(_HOMELAND, homeland)
+
+    def select(self, scores: pa.Table, chosen: pa.Table, run: str) -> int:
+        """Stores the scores of a run in place of all others, and selects endpoints.
+
+        Records and scores of selected endpoints leave the quarantine, those of all others
+        stay there. Who was selected before stays selected until `erase` finds its time ended.
+
+        Args:
+            scores: Rows with exactly the schema of `Layer.SCORE`.
+            chosen: Rows with exactly the schema of `Layer.SELECTION`: who is selected now.
+            run: Id of the run.
+
+        Returns:
+            The number of records that left the quarantine.
+
+        Raises:
+            PrivacyError: A table has another schema.
             LakeError: The run's id cannot be a file name, or the lake cannot be written.
         """
-        table = _closed(table, Layer.SCORE)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", run):
+        scores, chosen = _closed(scores, Layer.SCORE), _closed(chosen, Layer.SELECTION)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", run):
             raise LakeError("A run's id is made of letters, digits, '_', '.' and '-'; choose one.")
-        name = f"{SCORES}/{run}.parquet"
+        change = _Change()
+        with lake_errors(self.path), self._undone_on_error(change):
+            chosen = self._with_selected_before(chosen)
+            endpoints = set(chosen["endpoint"].to_pylist())
+            self._take_out(
+                [file for file in self._table.records() if file.quarantined],
+                lambda file: self._with_either(file, endpoints),
+                change,
+                select=True,
+            )
+            rows = _among(scores["endpoint"], endpoints)
+            change.old += self._table.derived()
+            self._put(scores.filter(pa.array(rows)), SCORES, run, SCORES, change)
+            self._put(scores.filter(pa.array(~rows)), f"{QUARANTINE}/{SCORES}", run, SCORES, change)
+            self._put(chosen, SELECTION, run, SELECTION, change)
+            self._apply(change, lambda: None)
+        self.merge()
+        return sum(change.records.values())
+
+    def _with_selected_before(self, chosen: pa.Table) -> pa.Table:
+        """Adds who was selected before, and since when."""
+        rows = {row["endpoint"]: row for row in self._selection().to_pylist()}
+        for row in chosen.to_pylist():
+            before = rows.get(row["endpoint"], row)
+            rows[row["endpoint"]] = row | {
+                "since": min(row["since"], before["since"]),
+                "until": max(row["until"], before["until"]),
+            }
+        ordered = [rows[endpoint] for endpoint in sorted(rows)]
+        return pa.Table.from_pylist(ordered, schema=schema(Layer.SELECTION))
+
+    def _selection(self) -> pa.Table:
+        wanted = schema(Layer.SELECTION)
+        tables = [
+            pq.read_table(self.path / file.name).cast(wanted)
+            for file in self._table.derived()
+            if file.kind == SELECTION
+        ]
+        return pa.concat_tables([wanted.empty_table(), *tables])
+
+    def _with_either(self, file: Listed, endpoints: Collection[str]) -> Bools:
+        """Returns which records of a file have one of these as endpoint or foreign peer."""
+        table = _read_foreign(self.path / file.name)
+        return _among(table["endpoint_ip"], endpoints) | _among(table["peer_ip"], endpoints)
+
+    @property
+    def open_erasure(self) -> Erasure | None:
+        """The erasure that `end_erasure` has not ended yet, also of a run that was killed."""
         with lake_errors(self.path):
-            aside = write_aside(encode_plain(table), self._aside(), SCORES, len(table))
-            try:
-                move(self.path, [(aside, name)])
-                with self._table.transaction():
-                    self._table.retire([file.name for file in self._table.scores()], time.time())
-                    self._table.add_files([_listed(aside, name, SCORES, None, None)])
-            except BaseException:
-                remove([aside.path])  # one moved but not listed is swept at the next opening
-                raise
+            found = self._table.noted(_ERASURE)
+        return None if found is None else Erasure(**json.loads(found))
+
+    def erase(self, now: datetime, quarantine_days: int) -> Erasure:
+        """Takes out all whose time has ended, all at once.
+
+        What is not selected ends `quarantine_days` after its ingestion, what is selected with
+        the approval's retention. Endpoints without records are selected no more, and their
+        scores go. The files are on the disk until `erase_replaced`.
+
+        Args:
+            now: The moment, naive UTC.
+            quarantine_days: Days that records may wait for being selected.
+
+        Returns:
+            What went; it stays open until `end_erasure`.
+
+        Raises:
+            LakeError: The lake cannot be read or written; it is as before then.
+        """
+        change = _Change()
+        with lake_errors(self.path), self._undone_on_error(change):
+            selection = self._selection()
+            ended = pc.less_equal(selection["until"], pa.scalar(now, pa.timestamp("us")))
+            expired = set(selection.filter(ended)["endpoint"].to_pylist())
+            selected = set(selection["endpoint"].to_pylist()) - expired
+
+            def due(file: Listed) -> Bools:
+                if due_at(file, quarantine_days) <= now:
+                    return np.ones(file.rows, np.bool_)
+                if file.quarantined or not expired:
+                    return np.zeros(file.rows, np.bool_)
+                return ~self._with_either(file, selected)
+
+            self._take_out(self._table.records(), due, change)
+            gone = expired | self._without_records(change.endpoints & selected, change)
+
+            def derived(file: Listed, table: pa.Table) -> Bools:
+                return _among(table["endpoint"], change.endpoints if file.quarantined else gone)
+
+            self._take_out_derived(derived, change)
+            erasure = _erasure(change, now, quarantine_days)
+
+            def account() -> None:
+                self._table.count("erased", erasure.selected + erasure.unselected)
+                self._table.note(_ERASURE, json.dumps(asdict(erasure)))
+
+            self._apply(change, account)
+        return erasure
+
+    def _without_records(self, endpoints: set[str], change: _Change) -> set[str]:
+        """Returns which endpoints are in no record that stays."""
+        struck = set(change.old)
+        paths = [self.path / file.name for file in self._table.records() if file not in struck]
+        paths += [part.aside.path for part in change.parts]
+        left = set(endpoints)
+        for path in paths:
+            if not left:
+                break
+            left -= _foreign(_read_foreign(path))
+        return left
+
+    def leftovers(self, now: datetime, quarantine_days: int) -> dict[str, int]:
+        """Looks for anything that an erasure should have taken; call it under a new catalog.
+
+        Args:
+            now: The moment as of which it was done, naive UTC.
+            quarantine_days: As for `erase`.
+
+        Returns:
+            Files on the disk that are not listed, records whose time has ended, records that
+            analysts see of endpoints that are not selected, and records by which the catalog
+            differs from what is listed; all 0 when the erasure is complete.
+        """
+        with lake_errors(self.path):
+            listed = self._table.names()
+            found = {
+                path.relative_to(self.path).as_posix()
+                for folder in STORED
+                for path in (self.path / folder).rglob("*.parquet")
+            }
+            files = self._table.records()
+            due = sum(file.rows for file in files if due_at(file, quarantine_days) <= now)
+        shown, known = (
+            int(catalog.query(self.path, sql, unselected=True)["n"][0].as_py())
+            for sql in (_UNSELECTED_SHOWN, "SELECT count(*) AS n FROM stored_records")
+        )
+        return {
+            "unlisted_files": len(found - listed),
+            "records_due": due,
+            "unselected_shown": shown,
+            "catalog_differs": abs(known - sum(file.rows for file in files)),
+        }
+
+    def end_erasure(self) -> None:
+        """Says that the erasure is accounted for."""
+        with lake_errors(self.path):
+            self._table.note(_ERASURE, None)
+
+    def retention_days(self) -> int | None:
+        """Days that selected records may stay: the least of all approvals they came in under."""
+        return min((source.retention_days for source in self.sources()), default=None)
+
+    def certificate(self, name: str) -> Path:
+        """Returns where the certificate of an erasure stands."""
+        return self.path / CERTIFICATES / f"{name}.json"
+
+    def write_certificate(self, path: Path, facts: Mapping[str, object]) -> None:
+        """Writes a certificate, in place of one that a killed run left."""
+        text = json.dumps(facts, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        with lake_errors(self.path):
+            aside = write_aside(pa.py_buffer(text.encode()), self._aside(), CERTIFICATES, 0)
+            move(self.path, [(aside, path.relative_to(self.path).as_posix())])
+
+    def balance(self) -> Balance:
+        """Where all record segments ever written are."""
+        with lake_errors(self.path):
+            return self._table.balance()
 
     def build_catalog(self, views: Sequence[tuple[str, str]] = ()) -> None:
         """Builds the analysts' catalog over what is listed and swaps it in.
@@ -361,17 +895,29 @@ class Lake:
             with lake_errors(self.path):
                 table = self._table
                 catalog.build(
-                    self.path, aside, table.records(), table.scores(), table.sources(), views
+                    self.path, aside, table.records(), table.derived(), table.sources(), views
                 )
         finally:
             remove(aside.parent.glob(f"{aside.name}*"))
         self.remove_retired()
 
-    def work_connection(
+    @contextmanager
+    def work(
         self, memory: str = "1GB", threads: int | None = None
-    ) -> duckdb.DuckDBPyConnection:
-        """Opens the catalog as it was last built, for features; see `connect`."""
-        return catalog.connect(self.path, memory=memory, threads=threads)
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Opens the catalog as it was last built, unselected records too, for features.
+
+        Raises:
+            LakeError: There is no catalog, or memory or disk do not suffice for what is asked.
+        """
+        connection = catalog.work_connection(
+            self.path, memory=memory, threads=threads, unselected=True
+        )
+        try:
+            with catalog.duckdb_errors(self.path):
+                yield connection
+        finally:
+            connection.close()
 
     def counts(self) -> Counts:
         """How much the lake holds."""
@@ -399,15 +945,17 @@ class Lake:
                 names = self._table.forget_retired(time.time() - grace_s)
             remove(self.path / name for name in names)
 
-    def _write_records(self, tables: Sequence[pa.Table]) -> list[tuple[Aside, date, int]]:
-        """Merges tables and writes each partition aside."""
+    def _write_records(
+        self, tables: Sequence[pa.Table], root: str
+    ) -> list[tuple[Aside, date, int]]:
+        """Merges tables and writes each partition aside, for a folder below `root`."""
         from telemetry.lake.merge import merge_by_partition  # numba: only where it is needed
 
         whole = pa.concat_tables(tables)
 
         def write(part: tuple[tuple[date, int], pa.Table, Path]) -> tuple[Aside, date, int]:
             (day, bucket), records, path = part
-            folder = f"{RECORDS}/day={day}/bucket={bucket:02d}"
+            folder = f"{root}/day={day}/bucket={bucket:02d}"
             return write_aside(encode_records(records), path, folder, len(records)), day, bucket
 
         before = self._asides
@@ -420,27 +968,35 @@ class Lake:
 
     def _swap(
         self,
-        asides: Sequence[tuple[Aside, date, int]],
-        sources: Sequence[StoredSource],
+        parts: Sequence[Part],
         old: Sequence[Listed],
+        account: Callable[[], None],
     ) -> None:
-        """Puts files in place and lists them in the same transaction that strikes the old."""
+        """Puts files in place and lists them in the same transaction that strikes the old.
+
+        Args:
+            parts: Files of records.
+            old: Files to strike.
+            account: What else belongs into the transaction, such as what became of rows
+                that are in no file now.
+        """
         gone = {file.name for file in old}
         listed: list[Listed] = []
         taken: dict[str, set[str]] = {}
-        for aside, day, bucket in asides:
-            if aside.folder not in taken:
-                taken[aside.folder] = self._table.taken(aside.folder) - gone
-            name = _free_name(aside, taken[aside.folder])
-            taken[aside.folder].add(name)
-            listed.append(_listed(aside, name, RECORDS, day, bucket))
-        pairs = [(aside, file.name) for (aside, _, _), file in zip(asides, listed, strict=True)]
+        for part in parts:
+            folder = part.aside.folder
+            if folder not in taken:
+                taken[folder] = self._table.taken(folder) - gone
+            name = _free_name(part.aside, taken[folder])
+            taken[folder].add(name)
+            listed.append(_listed(part.aside, name, RECORDS, part))
+        pairs = [(part.aside, file.name) for part, file in zip(parts, listed, strict=True)]
         placed = move(self.path, pairs)
         try:
             with self._table.transaction():
                 self._table.retire(sorted(gone - {f.name for f in listed}), time.time())
                 self._table.add_files(listed)
-                self._table.add_sources(sources)
+                account()
         except BaseException:
             remove(placed)
             raise
@@ -458,12 +1014,12 @@ class Lake:
         Retired files stay: the catalog may be older than what replaced them.
         """
         left = [path for path in (self.path / TMP).iterdir() if not _spill_of_living(path)]
-        for folder in (LISTS, REPORTS):
+        for folder in (LISTS, REPORTS, CERTIFICATES):
             left += (self.path / folder).glob(f"{ASIDE}*")
         for path in left:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         names = self._table.names()
-        for folder in (RECORDS, SCORES):
+        for folder in STORED:
             remove(
                 path
                 for path in (self.path / folder).rglob("*.parquet")
@@ -475,22 +1031,77 @@ def _closed(table: pa.Table, layer: Layer) -> pa.Table:
     """Returns the table under our own schema, so that no metadata rides along."""
     wanted = schema(layer)
     check_closed(table.column_names, layer)
-    for field, column in zip(wanted, table.columns, strict=True):
-        if column.type != field.type:
+    for entry, column in zip(wanted, table.columns, strict=True):
+        if column.type != entry.type:
             raise PrivacyError(
-                f"Column {field.name} of the {layer} table must be {field.type}, not "
+                f"Column {entry.name} of the {layer} table must be {entry.type}, not "
                 f"{column.type}; mend what made the table."
             )
-        if column.null_count and not field.nullable:
+        if column.null_count and not entry.nullable:
             raise PrivacyError(
-                f"Column {field.name} of the {layer} table must not be null; mend what made it."
+                f"Column {entry.name} of the {layer} table must not be null; mend what made it."
             )
     return pa.Table.from_arrays(table.columns, schema=wanted)
 
 
-def _listed(aside: Aside, name: str, kind: str, day: date | None, bucket: int | None) -> Listed:
-    text = day.isoformat() if day else None
-    return Listed(name, aside.folder, kind, text, bucket, aside.rows, aside.bytes, aside.sha256)
+def _listed(aside: Aside, name: str, kind: str, part: Part | None = None) -> Listed:
+    day, bucket, term = (part.day.isoformat(), part.bucket, part.term) if part else (None, None, ())
+    return Listed(
+        name, aside.folder, kind, day, bucket, aside.rows, aside.bytes, aside.sha256, *term
+    )
+
+
+def _shortest(files: Sequence[Listed], folder: str) -> Term:
+    """Returns the term of all records of a partition: that which ends first."""
+    terms = [file.term for file in files if file.folder == folder]
+    return Term(min(term.since for term in terms), min(term.retention_days for term in terms))
+
+
+def _naive(at: datetime) -> str:
+    utc = at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at
+    return utc.isoformat(timespec="microseconds")
+
+
+def _read_foreign(path: Path) -> pa.Table:
+    """Reads the foreign addresses of a file of records."""
+    names = ["endpoint_ip", "peer_ip"]
+    with pq.ParquetFile(path, read_dictionary=names) as file:
+        return file.read(names, use_threads=False)
+
+
+def _foreign(table: pa.Table) -> set[str]:
+    """Returns the distinct endpoints and foreign peers of records."""
+    found: set[str] = set()
+    for name in ("endpoint_ip", "peer_ip"):
+        found.update(pc.unique(table[name].cast(pa.string()).drop_null()).to_pylist())
+    return found
+
+
+def _among(column: pa.ChunkedArray, endpoints: Collection[str]) -> Bools:
+    """Returns which rows of a column of addresses in text are among some."""
+    wanted = pa.array(sorted(endpoints), pa.string())
+    rows: Bools = pc.is_in(column.cast(pa.string()), wanted).to_numpy()
+    return rows
+
+
+def _erasure(change: _Change, now: datetime, quarantine_days: int) -> Erasure:
+    numbers = {False: 0, True: 0}
+    for file, number in change.records.items():
+        numbers[file.quarantined] += number
+    late = [(now - due_at(file, quarantine_days)).total_seconds() for file in change.records]
+    return Erasure(
+        secrets.token_hex(8),
+        now.isoformat(timespec="microseconds"),
+        quarantine_days,
+        files=len(change.records),
+        unselected=numbers[True],
+        selected=numbers[False],
+        endpoints=len(change.endpoints),
+        scores=change.rows[SCORES],
+        deselected=change.rows[SELECTION],
+        oldest=min((file.term.since for file in change.records), default=None),
+        late_s=max(0, *map(int, late), 0),
+    )
 
 
 def _free_name(aside: Aside, taken: set[str]) -> str:
@@ -536,7 +1147,23 @@ def _take_lock(path: Path) -> int:
     return lock
 
 
-def _check_meta(meta: LakeMeta, policy_tag: str, key_id: str) -> None:
+def _check_free(path: Path) -> None:
+    lock = os.open(path / LOCK, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LakeBusy(f"A run holds the lake {path}; ask again when it is done.") from None
+    finally:
+        os.close(lock)
+
+
+def _noted(table: FileTable, key: str, kind: type[Noted]) -> Noted | None:
+    """Returns an act that is noted as not accounted for yet."""
+    found = table.noted(key)
+    return None if found is None else kind(**json.loads(found))
+
+
+def _check_meta(meta: LakeMeta, policy_tag: str, key_id: str, pseudonyms: str) -> None:
     if meta.key_id != key_id:  # first, because the tag is made with the key
         raise KeyFileError(
             "The lake was filled with another pseudonym key; give its key file, or another --lake."
@@ -545,6 +1172,11 @@ def _check_meta(meta: LakeMeta, policy_tag: str, key_id: str) -> None:
         raise PrivacyError(
             "The lake was filled under another policy of what is domestic; give the same country "
             "and --home as before, or another --lake."
+        )
+    if meta.pseudonyms != pseudonyms:
+        raise PrivacyError(
+            f"The lake holds {meta.pseudonyms} pseudonyms, and a lake has one kind; set pseudonyms "
+            "and link_epochs as before, or give another --lake."
         )
 
 

@@ -17,24 +17,26 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from telemetry.errors import LakeError
-from telemetry.lake.layout import FILE_MODE, RECORDS, SCORES, TABLE
+from telemetry.lake.layout import FILE_MODE, QUARANTINE, RECORDS, SCORES, SELECTION, TABLE
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 4
 """Grows with every change of the stored columns or of this table."""
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE files (
     name TEXT PRIMARY KEY, folder TEXT NOT NULL, kind TEXT NOT NULL, day TEXT, bucket INTEGER,
-    rows INTEGER NOT NULL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL
+    rows INTEGER NOT NULL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
+    since TEXT, retention_days INTEGER
 ) STRICT;
+CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
 CREATE INDEX files_by_folder ON files (folder);
 CREATE TABLE retired (name TEXT PRIMARY KEY, since REAL NOT NULL) STRICT;
 CREATE TABLE sources (
     sha256 TEXT NOT NULL, content_sha256 TEXT NOT NULL, sensor TEXT NOT NULL,
     authority TEXT NOT NULL, format TEXT NOT NULL, unit TEXT NOT NULL, read INTEGER NOT NULL,
     kept INTEGER NOT NULL, dropped TEXT NOT NULL, records_written INTEGER NOT NULL,
-    run TEXT NOT NULL, at TEXT NOT NULL,
+    run TEXT NOT NULL, at TEXT NOT NULL, retention_days INTEGER NOT NULL,
     PRIMARY KEY (sha256, sensor)
 ) STRICT;
 CREATE UNIQUE INDEX sources_by_content ON sources (content_sha256, sensor);
@@ -59,6 +61,7 @@ class StoredSource:
         records_written: Record segments it gave.
         run: Id of the run.
         at: When it came in, UTC.
+        retention_days: Days that the approval lets selected records stay.
     """
 
     sha256: str
@@ -73,6 +76,7 @@ class StoredSource:
     records_written: int
     run: str
     at: datetime
+    retention_days: int
 
 
 _SOURCE = tuple(field.name for field in fields(StoredSource))
@@ -87,12 +91,14 @@ class LakeMeta:
         policy_tag: Keyed hash of the policy that says what is domestic.
         key_id: Id of the pseudonym key.
         buckets: Buckets of a day.
+        pseudonyms: How domestic addresses were encrypted.
     """
 
     schema_version: int
     policy_tag: str
     key_id: str
     buckets: int
+    pseudonyms: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,43 @@ class Counts:
     last_day: date | None
 
 
+class Term(NamedTuple):
+    """How long records may stay.
+
+    Attributes:
+        since: When the oldest of them was ingested, naive UTC in ISO 8601 with microseconds.
+        retention_days: Days from then that they may stay if they are selected.
+    """
+
+    since: str
+    retention_days: int
+
+
+class Balance(NamedTuple):
+    """Where all record segments ever written to a lake are.
+
+    Attributes:
+        written: Segments that came in.
+        merged: Of these, joined to others as parts of one record.
+        purged: Records taken out because an address turned out domestic.
+        erased: Records whose time had ended.
+        selected: Records of selected endpoints in the lake now.
+        quarantined: Other records in the lake now.
+    """
+
+    written: int
+    merged: int
+    purged: int
+    erased: int
+    selected: int
+    quarantined: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is missing and nothing is there twice."""
+        return self.written == sum(self[1:])
+
+
 class Listed(NamedTuple):
     """One stored file; `name` is its path below the lake, `day` and `bucket` its partition."""
 
@@ -118,6 +161,19 @@ class Listed(NamedTuple):
     rows: int
     bytes: int
     sha256: str
+    since: str | None = None
+    retention_days: int | None = None
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether it holds what is not selected."""
+        return self.folder.startswith(f"{QUARANTINE}/")
+
+    @property
+    def term(self) -> Term:
+        """How long its records may stay."""
+        assert self.since is not None and self.retention_days is not None  # all records have one
+        return Term(self.since, self.retention_days)
 
 
 class FileTable:
@@ -138,14 +194,26 @@ class FileTable:
             raise LakeError(f"There is no lake at {root}; check --lake, or ingest sources first.")
         if writer:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, FILE_MODE))
-        # SQLite reads a table in WAL mode from a read-only folder only as immutable.
-        mode = "rw" if writer else "ro" if os.access(root, os.W_OK) else "ro&immutable=1"
-        self._sql = sqlite3.connect(
-            f"{path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=30
-        )
+        # Without a log there is nothing to share with a writer: a reader of one moment needs no
+        # file of its own then, for which the folder may be read-only or the disk full.
+        logged = path.with_name(f"{TABLE}-wal").exists() and os.access(root, os.W_OK)
+        self._sql = _open(path, "rw" if writer else "ro" if logged else "ro&immutable=1")
+        if logged and not writer and not self._is_readable():
+            # A writer left its log on a full disk: read it alone, with the index in memory.
+            self._sql.close()
+            self._sql = _open(path, "rw")
+            self._sql.execute("PRAGMA locking_mode = EXCLUSIVE")
         if writer:
             self._sql.execute("PRAGMA journal_mode = WAL")
+            self._sql.execute("PRAGMA secure_delete = ON")  # what is erased leaves no free page
             self._sql.execute("PRAGMA synchronous = FULL")
+
+    def _is_readable(self) -> bool:
+        try:
+            self._sql.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            return False
+        return True
 
     def close(self) -> None:
         """Closes the table."""
@@ -163,7 +231,7 @@ class FileTable:
                 self._sql.execute("ROLLBACK")
             raise
 
-    def make(self, policy_tag: str, key_id: str, buckets: int) -> None:
+    def make(self, policy_tag: str, key_id: str, buckets: int, pseudonyms: str) -> None:
         """Makes the tables of a new lake; a lake that has them stays as it is."""
         if self._sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             return
@@ -177,6 +245,7 @@ class FileTable:
                     ("policy_tag", policy_tag),
                     ("key_id", key_id),
                     ("buckets", str(buckets)),
+                    ("pseudonyms", pseudonyms),
                 ],
             )
 
@@ -192,7 +261,41 @@ class FileTable:
                 f"The lake has schema version {meta['schema_version']}, this program needs "
                 f"{SCHEMA_VERSION}; ingest the sources into a new lake."
             )
-        return LakeMeta(SCHEMA_VERSION, meta["policy_tag"], meta["key_id"], int(meta["buckets"]))
+        return LakeMeta(
+            SCHEMA_VERSION,
+            meta["policy_tag"],
+            meta["key_id"],
+            int(meta["buckets"]),
+            meta.get("pseudonyms", "deterministic"),
+        )
+
+    def note_newest(self, name: str, number: int, text: str) -> None:
+        """Notes a number that never falls, and what goes with it; a smaller one changes nothing."""
+        self._sql.execute(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE "
+            "SET value = excluded.value WHERE excluded.value > value",
+            (name, f"{number:016d} {text}"),
+        )
+
+    def newest(self, name: str) -> tuple[int, str] | None:
+        """Returns the number that was noted last under a name and its text, if any."""
+        found = self._sql.execute("SELECT value FROM meta WHERE key = ?", (name,)).fetchone()
+        if found is None:
+            return None
+        number, _, text = found[0].partition(" ")
+        return int(number), text
+
+    def note(self, key: str, value: str | None) -> None:
+        """Notes a fact about the lake, or strikes it; inside a transaction or alone."""
+        if value is None:
+            self._sql.execute("DELETE FROM meta WHERE key = ?", (key,))
+        else:
+            self._sql.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def noted(self, key: str) -> str | None:
+        """Returns a noted fact."""
+        row = self._sql.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
 
     def known(self, sha256: str, sensor: str) -> bool:
         """Whether a source from this sensor with this hash, packed or unpacked, is stored."""
@@ -218,7 +321,9 @@ class FileTable:
 
     def add_files(self, files: Sequence[Listed]) -> None:
         """Enters files, replacing those of the same name; call inside a transaction."""
-        self._sql.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", files)
+        self._sql.executemany(
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", files
+        )
         self._sql.executemany("DELETE FROM retired WHERE name = ?", [(f.name,) for f in files])
 
     def retire(self, names: Sequence[str], now: float) -> None:
@@ -260,12 +365,33 @@ class FileTable:
             RECORDS,
         )
 
-    def scores(self) -> list[Listed]:
-        """The listed files of scores: that of the newest run, or none."""
-        return self._listed("WHERE kind = ? ORDER BY name", SCORES)
+    def derived(self) -> list[Listed]:
+        """The listed files of scores and of the selection: those of the newest run."""
+        return [
+            file
+            for kind in (SCORES, SELECTION)
+            for file in self._listed("WHERE kind = ? ORDER BY name", kind)
+        ]
+
+    def count(self, name: str, more: int) -> None:
+        """Adds to a counter that never falls; call inside a transaction."""
+        self._sql.execute(
+            "INSERT INTO counters VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE "
+            "SET value = value + ?2",
+            (name, more),
+        )
+
+    def balance(self) -> Balance:
+        """Where all record segments are."""
+        counted = dict(self._sql.execute("SELECT name, value FROM counters").fetchall())
+        rows = [0, 0]
+        for file in self.records():
+            rows[file.quarantined] += file.rows
+        gone = (counted.get(name, 0) for name in ("written", "merged", "purged", "erased"))
+        return Balance(*gone, *rows)
 
     def _listed(self, tail: str, kind: str) -> list[Listed]:
-        columns = "name, folder, kind, day, bucket, rows, bytes, sha256"
+        columns = ", ".join(Listed._fields)
         found = self._sql.execute(f"SELECT {columns} FROM files {tail}", (kind,))
         return [Listed(*row) for row in found]
 
@@ -291,3 +417,9 @@ class FileTable:
         sources = self._sql.execute("SELECT count(*) FROM sources").fetchone()[0]
         days = [date.fromisoformat(day) if day else None for day in (first, last)]
         return Counts(files, rows, size, sources, days[0], days[1])
+
+
+def _open(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=30
+    )

@@ -29,6 +29,7 @@ INFRASTRUCTURE: dict[Role, str] = {
     "reflector": "amplification",
     "relay": "anonymization",
     "malware_download": "hosting-malware",
+    "exfiltration": "exfiltration",
     "unknown": "unknown",
 }
 """Role to infrastructure-type-ov (STIX 2.1, 10.9); the vocabulary has no word for the others."""

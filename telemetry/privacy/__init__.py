@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from telemetry.privacy.authority import Authority
     from telemetry.privacy.gate import Gate
     from telemetry.privacy.keys import Keys
-    from telemetry.privacy.ledger import GENESIS, Ledger, VerifyReport, verify
+    from telemetry.privacy.ledger import GENESIS, Ledger, VerifyReport, verified, verify
     from telemetry.privacy.pseudonyms import Pseudonyms
+    from telemetry.privacy.revocation import check_not_revoked
+    from telemetry.privacy.signatures import sign_file, verify_file
 
 __all__ = [
     "GENESIS",
@@ -24,7 +26,11 @@ __all__ = [
     "Ledger",
     "Pseudonyms",
     "VerifyReport",
+    "check_not_revoked",
+    "sign_file",
+    "verified",
     "verify",
+    "verify_file",
 ]
 
 _MODULES = {
@@ -35,7 +41,11 @@ _MODULES = {
     "Ledger": "ledger",
     "Pseudonyms": "pseudonyms",
     "VerifyReport": "ledger",
+    "check_not_revoked": "revocation",
+    "sign_file": "signatures",
+    "verified": "ledger",
     "verify": "ledger",
+    "verify_file": "signatures",
 }
 
 

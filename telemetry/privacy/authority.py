@@ -3,22 +3,25 @@
 It is a small TOML file. When the overseer's public key is known, a sibling file
 `NAME.toml.sig` must hold the Ed25519 signature of the file's bytes in base64.
 
-`basis` is recorded and not yet held against `directions`; `check` is where a
-rule for each basis belongs.
+Each basis is a provision of Japan's Act 42 of 2025 and bounds the directions that
+may be named under it; a file that names more is refused, not narrowed:
+
+    basis              provision   directions
+    agreement          Arts 11-16  out_in, in_out, out_out (the party's own, across the border)
+    out_out_measure    Arts 17-20  out_out
+    specific_out_in    Art 32      out_in
+    specific_in_out    Art 33      in_out
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import tomllib
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
-from cryptography.exceptions import InvalidSignature
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -29,15 +32,22 @@ from pydantic import (
     model_validator,
 )
 
-from telemetry.errors import AuthorityError, KeyFileError
-from telemetry.privacy.keys import load_public_key
-from telemetry.records import Direction
+from telemetry.errors import AuthorityError
+from telemetry.privacy.signatures import verify_file
+from telemetry.records import DIRECTIONS, Direction
 
 Basis = Literal["agreement", "out_out_measure", "specific_out_in", "specific_in_out"]
+FurtherPurpose = Literal["re_identification", "unselected_records"]
+BASIS_DIRECTIONS: dict[Basis, tuple[Direction, ...]] = {
+    "agreement": DIRECTIONS,
+    "out_out_measure": ("out_out",),
+    "specific_out_in": ("out_in",),
+    "specific_in_out": ("in_out",),
+}
 DIRECTION_BITS: dict[Direction, int] = {"out_in": 1, "in_out": 2, "out_out": 4}
 
 
-def _instant(value: object) -> datetime:
+def instant(value: object) -> datetime:
     """Reads a TOML date (its first moment) or time stamp, as UTC when no zone is given."""
     if isinstance(value, datetime):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
@@ -50,7 +60,7 @@ def _end(value: object) -> datetime:
     """Reads an end: a bare date is included to its last moment."""
     whole_day = isinstance(value, date) and not isinstance(value, datetime)
     try:
-        return _instant(value) + timedelta(days=1 if whole_day else 0)
+        return instant(value) + timedelta(days=1 if whole_day else 0)
     except OverflowError:
         raise ValueError("lies too far in the future; use an earlier year") from None
 
@@ -59,13 +69,19 @@ Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 Sensor = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
 
+Model = TypeVar("Model", bound=BaseModel)
+
+
 class Terms(BaseModel):
     """What an authority file may say, and nothing else.
 
     Attributes:
         id: Name of the approval; every ledger entry of a run carries it.
         basis: Provision of the law it rests on.
-        purpose: What the records may be used for.
+        purpose: What the records may be used for, in words.
+        further_purposes: Acts that are off unless they are named: `re_identification`
+            (turn a pseudonym back into an address), `unselected_records` (look at records
+            that were not selected).
         approver: Who approved it.
         sensors: Where sources may have been taken.
         directions: Directions of communication that may be kept.
@@ -79,10 +95,11 @@ class Terms(BaseModel):
     id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}$")]
     basis: Basis
     purpose: Line
+    further_purposes: list[FurtherPurpose] = []
     approver: Line
     sensors: Annotated[list[Sensor], Field(min_length=1)]
     directions: Annotated[list[Direction], Field(min_length=1)]
-    valid_from: Annotated[datetime, BeforeValidator(_instant)]
+    valid_from: Annotated[datetime, BeforeValidator(instant)]
     valid_until: Annotated[datetime, BeforeValidator(_end)]
     retention_days: Annotated[int, Field(ge=1, le=36500)]
 
@@ -90,6 +107,13 @@ class Terms(BaseModel):
     def _in_order(self) -> Self:
         if self.valid_from >= self.valid_until:
             raise ValueError("valid_from must lie before valid_until")
+        return self
+
+    @model_validator(mode="after")
+    def _within_the_basis(self) -> Self:
+        allowed = BASIS_DIRECTIONS[self.basis]
+        if set(self.directions) - set(allowed):
+            raise ValueError(f"basis {self.basis} allows only directions {', '.join(allowed)}")
         return self
 
 
@@ -128,7 +152,7 @@ class Authority:
             ) from None
         if overseer_key is not None:
             # The bytes that were verified are the bytes that are parsed.
-            _verify(path, data, overseer_key)
+            verify_file(path, data, overseer_key, f"The authority {path}")
         return cls(_parse(path, data), sha256(data).hexdigest(), overseer_key is not None)
 
     @property
@@ -141,6 +165,18 @@ class Authority:
         """Directions that may be kept: OUT_IN=1, IN_OUT=2, OUT_OUT=4, added up."""
         return sum(DIRECTION_BITS[direction] for direction in set(self.terms.directions))
 
+    def require(self, purpose: FurtherPurpose) -> None:
+        """Refuses an act that the approval does not name among its further purposes.
+
+        Raises:
+            AuthorityError: It does not.
+        """
+        if purpose not in self.terms.further_purposes:
+            raise AuthorityError(
+                f"Authority {self.id} does not allow {purpose}; name one with --authority whose "
+                "further_purposes do."
+            )
+
     def check(self, sensor: str, now: datetime) -> None:
         """Refuses a sensor or a moment that the approval does not cover.
 
@@ -152,7 +188,7 @@ class Authority:
             AuthorityError: The sensor is not named, or the approval has not
                 begun or has ended.
         """
-        moment, terms = _instant(now), self.terms
+        moment, terms = instant(now), self.terms
         if sensor not in terms.sensors:
             raise AuthorityError(
                 f"Authority {self.id} does not cover sensor '{sensor}'; it covers "
@@ -170,47 +206,36 @@ class Authority:
             )
 
 
-def _verify(path: Path, data: bytes, overseer_key: Path) -> None:
-    beside = path.with_name(path.name + ".sig")
-    try:
-        key = load_public_key(overseer_key)
-    except KeyFileError as error:
-        raise AuthorityError(
-            f"The overseer's key that must verify {path} cannot be used: {error}"
-        ) from None
-    try:
-        signature = base64.b64decode(beside.read_bytes().strip(), validate=True)
-        key.verify(signature, data)
-    except OSError:
-        raise AuthorityError(
-            f"The authority {path} is not signed, there is no readable {beside.name} beside it; "
-            "ask the overseer to sign the file."
-        ) from None
-    except (binascii.Error, InvalidSignature):
-        raise AuthorityError(
-            f"The signature in {beside.name} is not the overseer's over {path}; restore both files "
-            "as they were signed, or have this one signed."
-        ) from None
-
-
 def _parse(path: Path, data: bytes) -> Terms:
+    return parse_toml(Terms, data, f"The authority {path}")
+
+
+def parse_toml(model: type[Model], data: bytes, what: str) -> Model:
+    """Reads a closed TOML file of the overseer's.
+
+    Args:
+        model: What it may say.
+        data: Its bytes.
+        what: Its name at the beginning of a sentence.
+
+    Raises:
+        AuthorityError: It is not TOML, or says something else.
+    """
     try:
         content = tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError:
-        raise AuthorityError(f"The authority {path} is not UTF-8 text; name another.") from None
+        raise AuthorityError(f"{what} is not UTF-8 text; name another.") from None
     except tomllib.TOMLDecodeError as error:
-        raise AuthorityError(
-            f"The authority {path} is not valid TOML: {error}; correct it."
-        ) from None
+        raise AuthorityError(f"{what} is not valid TOML: {error}; correct it.") from None
     try:
-        return Terms.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
         reason = first["msg"].removeprefix("Value error, ")
         raise AuthorityError(
-            f"The authority {path} is wrong at {where}: {reason[:1].lower()}{reason[1:]}; correct "
-            "it and have it approved again."
+            f"{what} is wrong at {where}: {reason[:1].lower()}{reason[1:]}; correct it and have "
+            "it approved again."
         ) from None
 
 

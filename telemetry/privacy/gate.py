@@ -21,11 +21,25 @@ import pyarrow as pa
 from telemetry import columns
 from telemetry.columns import Layer
 from telemetry.errors import PrivacyError
-from telemetry.homeland import FOREIGN, UNALLOCATED, Border, format_addresses, verdict
+from telemetry.homeland import FOREIGN, NAMES, Border, format_addresses, verdict
+from telemetry.privacy.blocks import to_bytes
 from telemetry.privacy.distinct import distinct
-from telemetry.privacy.keys import Keys
-from telemetry.privacy.pseudonyms import Pseudonyms, months_of, to_bytes
-from telemetry.raw import I64, NEVER, TUNNELS, U64, UNKNOWN, Bursts, RawBatch, Side
+from telemetry.privacy.keys import Keys, Scheme
+from telemetry.privacy.pseudonyms import Pseudonyms, months_of
+from telemetry.raw import (
+    CLASSES,
+    COUNTERS,
+    I64,
+    NEVER,
+    NO_OUTER,
+    TUNNELS,
+    U64,
+    UNKNOWN,
+    Bursts,
+    RawBatch,
+    Side,
+    outer_code,
+)
 from telemetry.reasons import Reason
 from telemetry.records import Tally
 
@@ -34,12 +48,22 @@ Codes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.intp]
 Integers = TypeVar("Integers", I64, U64)
 
-_CLASSES = UNALLOCATED + 1
 _ICMP = (1, 58)
+PAIR_NAMES = ("none", *(f"{a}-{b}" for a in NAMES for b in NAMES))
+"""Names of the codes of pairs of classes, see `raw.outer_code`."""
+# The code of each pair seen from its other side.
+_TURNED = np.array([NO_OUTER, *(outer_code(b, a) for a in range(CLASSES) for b in range(CLASSES))])
 _I32_MAX = np.iinfo(np.int32).max
-_I64_MAX = np.iinfo(np.int64).max
-_COUNTERS = ("packets", "bytes", "payload_bytes", "min_bytes", "max_bytes", "tcp_flags")
-_LIMITS = {"min_bytes": _I32_MAX, "max_bytes": _I32_MAX, "tcp_flags": 255}
+# No link carries 2**48 bytes in a record; sums of fewer stay within 64 bits.
+_SUM_MAX = 2**48
+_LIMITS = {
+    "packets": _SUM_MAX,
+    "bytes": _SUM_MAX,
+    "payload_bytes": _SUM_MAX,
+    "min_bytes": _I32_MAX,
+    "max_bytes": _I32_MAX,
+    "tcp_flags": 255,
+}
 _SIDE_TYPES = {c.name.removeprefix("peer_"): c.type for c in columns.RECORD}
 
 
@@ -59,21 +83,30 @@ class _Half:
 class Gate:
     """Admits batches of one sensor under one border and one key."""
 
-    def __init__(self, border: Border, keys: Keys, sensor: str) -> None:
+    def __init__(
+        self,
+        border: Border,
+        keys: Keys,
+        sensor: str,
+        scheme: Scheme = "deterministic",
+        linked: bool = False,
+    ) -> None:
         """Prepares the gate.
 
         Args:
             border: The homeland, and the directions that the authority allows.
             keys: Pseudonym key of the lake.
             sensor: Where the sources are taken.
+            scheme: How domestic addresses are encrypted.
+            linked: Whether a host keeps its pseudonym from month to month.
         """
         judge = getattr(verdict, "py_func", verdict)  # 16 plain calls need no compiler
-        classes = range(_CLASSES)
+        classes = range(CLASSES)
         self._homeland = border.homeland
         self._verdicts = np.array(
             [[int(judge(a, b, border.allowed)) for b in classes] for a in classes], np.uint8
         )
-        self._pseudonyms = Pseudonyms(keys)
+        self._pseudonyms = Pseudonyms(keys, scheme, linked)
         self._sensor = sensor
 
     def admit(self, batch: RawBatch, tally: Tally, gated: bool) -> pa.Table:
@@ -109,12 +142,13 @@ class Gate:
         rows = np.flatnonzero(reasons == Reason.KEPT)
         out_out = (a_class[rows] == FOREIGN) & (b_class[rows] == FOREIGN)
         swap = np.where(out_out, _higher(batch, rows), a_class[rows] != FOREIGN)
-        kept = _Kept(batch, rows, swap, out_out)
+        peer_class = np.where(swap, a_class[rows], b_class[rows]).astype(np.int64)
+        kept = _Kept(batch, rows, swap, out_out, peer_class)
         return self._table(kept, kept.half(a_blank, b_blank), kept.half(b_blank, a_blank, True))
 
     def _classes(self, hi: U64, lo: U64) -> Codes:
         classes = np.asarray(self._homeland.classify(hi, lo))
-        if classes.shape != hi.shape or (classes >= _CLASSES).any():
+        if classes.shape != hi.shape or (classes >= CLASSES).any():
             raise PrivacyError("The homeland table gave no class to an address; refresh it.")
         return classes.astype(np.uint8)
 
@@ -147,10 +181,12 @@ class Gate:
             "peer_net_pid": net_pid,
             "peer_port": pa.array(kept.peer_port.astype(np.uint16)),
             "protocol": pa.array(kept.take(kept.batch.protocol).astype(np.uint8)),
-            "tunnel": pa.DictionaryArray.from_arrays(
-                kept.take(kept.batch.tunnel).astype(np.int32), pa.array(TUNNELS)
-            ),
+            "tunnel": _named(TUNNELS, kept.take(kept.batch.tunnel)),
+            "pair_class": _named(PAIR_NAMES, outer_code(FOREIGN, 0) + kept.peer_class),
+            "outer_class": _named(PAIR_NAMES, kept.outer),
             "sampling_rate": pa.array(kept.take(kept.batch.sampling_rate).astype(np.int32)),
+            "active_timeout_s": _seconds(kept.take(kept.batch.active_timeout)),
+            "idle_timeout_s": _seconds(kept.take(kept.batch.idle_timeout)),
             "first_seen": pa.array(first).view(columns.TIME),
             "last_seen": pa.array(last).view(columns.TIME),
             **_side_columns("endpoint", endpoint),
@@ -172,8 +208,11 @@ class Gate:
 class _Kept:
     """The kept rows of a batch, with the foreign side put first."""
 
-    def __init__(self, batch: RawBatch, rows: Rows, swap: Bools, out_out: Bools) -> None:
+    def __init__(
+        self, batch: RawBatch, rows: Rows, swap: Bools, out_out: Bools, peer_class: I64
+    ) -> None:
         self.batch, self.rows, self.swap, self.out_out = batch, rows, swap, out_out
+        self.peer_class = peer_class
         pick = self._pick
         self.endpoint = pick(batch.a_hi, batch.b_hi, swap), pick(batch.a_lo, batch.b_lo, swap)
         self.peer = pick(batch.b_hi, batch.a_hi, swap), pick(batch.b_lo, batch.a_lo, swap)
@@ -181,6 +220,7 @@ class _Kept:
         ports_swap = swap & ~np.isin(self.take(batch.protocol), _ICMP)
         self.endpoint_port = pick(batch.a_port, batch.b_port, ports_swap)
         self.peer_port = pick(batch.b_port, batch.a_port, ports_swap)
+        self.outer = pick(batch.outer, _TURNED[batch.outer], swap)
 
     def take(self, values: I64) -> I64:
         return values[self.rows]
@@ -197,7 +237,7 @@ class _Kept:
         own, other = (batch.b, batch.a) if peer else (batch.a, batch.b)
         blank = np.where(self.swap, other_blank[self.rows], own_blank[self.rows])
         values = {}
-        for name in (*_COUNTERS, "first", "last"):
+        for name in (*COUNTERS, "first", "last"):
             column = self._pick(getattr(own, name), getattr(other, name), self.swap)
             column[blank] = NEVER if name in ("first", "last") else 0
             values[name] = column
@@ -229,6 +269,8 @@ _EMPTY = np.empty(0, np.int64)
 
 def _check_arrays(batch: RawBatch) -> None:
     """Refuses a batch whose arrays have other types or lengths than the contract's."""
+    if type(batch) is not RawBatch or {type(batch.a), type(batch.b)} != {Side}:
+        raise PrivacyError("A reader handed over something else than a raw batch; it must not.")
     batch.check()
     for part in (batch, batch.a, batch.b, batch.a.bursts, batch.b.bursts):
         for field in fields(part) if part is not None else ():
@@ -238,6 +280,8 @@ def _check_arrays(batch: RawBatch) -> None:
             wanted = np.uint64 if field.name.endswith(("_hi", "_lo")) else np.int64
             if not isinstance(value, np.ndarray) or value.dtype != wanted or value.ndim != 1:
                 raise PrivacyError(f"A reader's field {field.name} has the wrong type.")
+    if not _within(batch.outer, NO_OUTER, len(_TURNED) - 1).all():
+        raise PrivacyError("A reader's field outer has a value that is no pair of classes.")
     for bursts in (batch.a.bursts, batch.b.bursts):
         if bursts is not None and not _well_formed(bursts):
             raise PrivacyError("A reader's bursts are not well formed.")
@@ -265,9 +309,11 @@ def _malformed(batch: RawBatch) -> Bools:
     bad = ~_within(batch.a_port, 0, 65535) | ~_within(batch.b_port, 0, 65535)
     bad |= ~_within(batch.protocol, 0, 255) | ~_within(batch.sampling_rate, 1, _I32_MAX)
     bad |= ~_within(batch.tunnel, 0, len(TUNNELS) - 1)
+    bad |= ~_within(batch.active_timeout, UNKNOWN, _I32_MAX)
+    bad |= ~_within(batch.idle_timeout, UNKNOWN, _I32_MAX)
     for side in (batch.a, batch.b):
-        for name in _COUNTERS:
-            bad |= ~_within(getattr(side, name), UNKNOWN, _LIMITS.get(name, _I64_MAX))
+        for name in COUNTERS:
+            bad |= ~_within(getattr(side, name), UNKNOWN, _LIMITS[name])
         # NEVER is the least number: this also refuses a first time without a last one.
         bad |= (side.first > side.last) | ((side.first == NEVER) != (side.last == NEVER))
     return bad
@@ -327,7 +373,7 @@ def _side_columns(name: str, half: _Half) -> dict[str, pa.Array]:
     values = half.values
     silent = values["packets"] == 0
     out: dict[str, pa.Array] = {}
-    for counter in _COUNTERS:
+    for counter in COUNTERS:
         column = values[counter]
         missing = column == UNKNOWN
         if counter in ("min_bytes", "max_bytes"):
@@ -360,6 +406,14 @@ def _binary(hi: U64, lo: U64) -> pa.FixedSizeBinaryArray:
     return pa.FixedSizeBinaryArray.from_buffers(
         columns.ADDRESS, len(hi), [None, pa.py_buffer(to_bytes(hi, lo))]
     )
+
+
+def _named(names: tuple[str, ...], codes: I64) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(codes.astype(np.int32), pa.array(names))
+
+
+def _seconds(values: I64) -> pa.Array:
+    return pa.array(values.astype(np.int32), mask=values == UNKNOWN)
 
 
 def _constant(text: str, length: int) -> pa.DictionaryArray:

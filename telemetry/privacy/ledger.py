@@ -10,8 +10,12 @@ entry without `hash` and `signature`; `prev` is the hash of the entry before, 64
 zeros for the first. `signature`, if any, is Ed25519 over the 64 characters of
 `hash`, in hex. A line that is not byte for byte the canonical JSON of its
 entry does not verify, so that there is nothing in the file that can be changed
-unseen. Only an anchor, a head hash that the overseer wrote down, shows that
-entries are missing at the end.
+unseen. That entries are missing at the end shows against an anchor, number and
+hash of an entry: the lake keeps the newest in its file table, and the overseer
+one elsewhere, which nobody who can write to the lake can change.
+
+`data/ledger.schema.json` describes the entries, `data/verify_ledger.py` checks
+them without this package.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,7 +35,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from telemetry.errors import LakeError, LedgerError, PrivacyError
+from telemetry.errors import LakeError, LedgerError, PrivacyError, SettingsError
 from telemetry.privacy.keys import load_public_key, load_signing_key, sync_folder
 
 GENESIS = "0" * 64
@@ -53,15 +57,21 @@ class VerifyReport:
 
     Attributes:
         entries: Number of entries.
-        head: Hash of the last, 64 zeros when there is none: the next anchor to keep.
+        head: Hash of the last, 64 zeros when there is none.
+        anchor: Both, as `entries:head`: what to keep elsewhere.
         signed: Whether every entry's signature was checked against the public key.
-        anchored: Whether an anchor was given, and found.
+        anchored: Whether an anchor was given, and met.
     """
 
     entries: int
     head: str
+    anchor: str
     signed: bool
     anchored: bool
+
+
+Anchor = tuple[int, str]
+"""Number and hash of an entry that was there once."""
 
 
 class Ledger:
@@ -79,8 +89,26 @@ class Ledger:
         """
         self.path = path
         self._key = None if sign_key is None else load_signing_key(sign_key)
+        self._note: Callable[[int, str], None] = lambda seq, head: None
 
-    def append(self, kind: str, /, **facts: object) -> str:
+    def follow(self, noted: Anchor | None, note: Callable[[int, str], None]) -> None:
+        """Compares the ledger with the newest entry that was noted, and notes those to come.
+
+        Args:
+            noted: Number and hash of that entry; None when none was.
+            note: Takes number and hash of each new entry, once it is durable.
+
+        Raises:
+            LedgerError: The ledger ends before the noted entry, or with another.
+        """
+        last = self.last()
+        if noted is not None:
+            seq, head = (last["seq"], last["hash"]) if last else (0, GENESIS)
+            if seq < noted[0] or (seq == noted[0] and head != noted[1]):
+                raise _cut(seq, noted)
+        self._note = note
+
+    def append(self, kind: str, /, *, authority: str, **facts: object) -> str:
         """Writes one entry and makes it durable.
 
         A torn last line, which a crash leaves behind, was never acknowledged to
@@ -88,6 +116,7 @@ class Ledger:
 
         Args:
             kind: What was done, such as "ingest".
+            authority: Id of the approval under which it was done.
             **facts: Its numbers and hashes; JSON values only, and never an address.
 
         Returns:
@@ -98,19 +127,23 @@ class Ledger:
             LedgerError: The last entry is not valid, so that nothing can be chained to it.
             LakeError: The file cannot be written; it is left as it was.
         """
+        facts = {"authority": authority} | facts
         _check_facts(kind, facts)
         try:
             with _locked(self.path) as handle:
                 seq, head, torn = _tail(handle)
                 if torn:
+                    repair = {"authority": authority, "bytes_cut": torn}
                     os.ftruncate(handle, os.fstat(handle).st_size - torn)
-                    seq, head = self._write(handle, seq, head, "repair", {"bytes_cut": torn})
-                return self._write(handle, seq, head, kind, facts)[1]
+                    seq, head = self._write(handle, seq, head, "repair", repair)
+                seq, head = self._write(handle, seq, head, kind, facts)
         except OSError as error:
             raise LakeError(
                 f"Cannot write the ledger {self.path}: {error.strerror}; make room or mend its "
                 "mode, then run again."
             ) from None
+        self._note(seq, head)
+        return head
 
     def last(self) -> Entry | None:
         """Returns the last whole entry, or None when there is no ledger or it is empty.
@@ -122,6 +155,17 @@ class Ledger:
             return None
         with _locked(self.path) as handle:
             return _last(handle)[0]
+
+    def newest(self) -> list[Entry]:
+        """Returns the entries in the last 64 KiB of the ledger, oldest first."""
+        if not self.path.exists():
+            return []
+        with _locked(self.path) as handle:
+            size = os.fstat(handle).st_size
+            start = max(0, size - _TAIL_BYTES)
+            data = os.pread(handle, size - start, start)
+        lines = data.split(b"\n")[1 if start else 0 : -1]
+        return [_parse(line, 0) for line in lines]
 
     def _write(
         self, handle: int, seq: int, head: str, kind: str, facts: dict[str, object]
@@ -140,29 +184,71 @@ class Ledger:
         return seq + 1, entry["hash"]
 
 
-def verify(path: Path, public_key: Path | None = None, anchor: str | None = None) -> VerifyReport:
+def verify(
+    path: Path,
+    public_key: Path | None = None,
+    anchor: str | None = None,
+    noted: Anchor | None = None,
+) -> VerifyReport:
     """Checks every entry of a ledger.
 
     Args:
         path: The ledger.
         public_key: Ed25519 public key (PEM); when given, every entry must be signed.
-        anchor: Head hash kept from an earlier report; it must be among the entries.
+        anchor: `N:HASH` or `HASH` kept from an earlier report: that entry must be there.
+        noted: Number and hash of the newest entry that the lake noted.
+
+    Raises:
+        LedgerError: The first bad entry and what is wrong with it.
+        KeyFileError: The public key cannot be used.
+        SettingsError: The anchor is none.
+    """
+    kept = None if anchor is None else _anchor(anchor)
+    met = kept is None or kept[1] == GENESIS
+    seq, head = 0, GENESIS
+    for seq, head, _ in verified(path, public_key):
+        if noted is not None and seq == noted[0] and head != noted[1]:
+            raise _bad(seq, "anchor", "it is not the one that the lake noted")
+        met = met or (kept is not None and head == kept[1] and kept[0] in (0, seq))
+    if noted is not None and seq < noted[0]:
+        raise _cut(seq, noted)
+    if kept is not None and not met:
+        if seq < kept[0]:
+            raise _cut(seq, kept)
+        raise LedgerError(
+            f"Ledger {path}: the anchor is missing among its {seq} entries, so entries were cut "
+            f"off after entry {seq} or the ledger was replaced; restore it from a copy."
+        )
+    return VerifyReport(seq, head, f"{seq}:{head}", public_key is not None, kept is not None)
+
+
+def verified(path: Path, public_key: Path | None = None) -> Iterator[tuple[int, str, bytes]]:
+    """Yields number, hash and line of each entry, as long as they verify.
 
     Raises:
         LedgerError: The first bad entry and what is wrong with it.
         KeyFileError: The public key cannot be used.
     """
     key = None if public_key is None else load_public_key(public_key)
-    seq, head, anchored = 0, GENESIS, anchor == GENESIS
+    head = GENESIS
     for seq, line in enumerate(_lines(path), start=1):
         head = _check(line, seq, head, key)
-        anchored = anchored or head == anchor
-    if anchor is not None and not anchored:
-        raise LedgerError(
-            f"Ledger {path}: the anchor is missing among its {seq} entries, so entries were cut "
-            f"off after entry {seq} or the ledger was replaced; restore it from a copy."
-        )
-    return VerifyReport(seq, head, key is not None, anchored)
+        yield seq, head, line
+
+
+def _anchor(text: str) -> Anchor:
+    """Reads an anchor; number 0 when it has none."""
+    number, _, digest = text.strip().rpartition(":")
+    if re.fullmatch(r"[0-9a-f]{64}", digest) is None or not (number or "0").isdecimal():
+        raise SettingsError("An anchor is N:HASH, as `sekisho audit verify` prints it; give that.")
+    return int(number or 0), digest
+
+
+def _cut(seq: int, anchor: Anchor) -> LedgerError:
+    return LedgerError(
+        f"The ledger ends with entry {seq}, and entry {anchor[0]} was noted once: its end was cut "
+        "off or replaced; keep the file as evidence and restore it from a copy."
+    )
 
 
 def canonical(value: object) -> bytes:
@@ -232,6 +318,8 @@ def _signature_holds(key: Ed25519PublicKey, entry: Entry) -> bool:
 def _check_facts(kind: str, facts: dict[str, object]) -> None:
     if _KIND.fullmatch(kind) is None:
         raise PrivacyError("A ledger entry's kind is a short lower-case word; name it so.")
+    if not isinstance(facts["authority"], str) or not facts["authority"]:
+        raise PrivacyError("A ledger entry names the authority of its act; name it.")
     for name, value in facts.items():
         if _holds_address(name) or _holds_address(value):
             raise PrivacyError(

@@ -1,10 +1,16 @@
 """Pseudonyms of domestic hosts and of their networks.
 
-A host becomes one AES-128 block of its 16-byte address, which is the mode
-`ipcrypt-deterministic` of draft-denis-ipcrypt; its network (/24 for IPv4, /48
-for IPv6) the same under another sub-key. Both keep what an analysis needs (the
-same host, the same subnet) and show nothing else: a prefix-preserving scheme
-would let a scanner that knows some addresses read the neighbours of the rest.
+A host becomes one block of 16 bytes under the sub-key of its month, its network
+(/24 for IPv4, /48 for IPv6) another under a sub-key of its own. A lake has one
+scheme for ever:
+
+    deterministic  AES-128 of the address: ipcrypt-deterministic of draft-denis-ipcrypt
+    prefix         ipcrypt-pfx of the same draft
+    cryptopan      Crypto-PAn
+
+The first keeps what an analysis needs (the same host, the same network) and
+shows nothing else. The others let whoever knows some addresses read the
+neighbours of the rest; they are there for exchange with tools that want them.
 
 The ciphertext is written in the form of a UUID because everybody's tools know
 how to store and compare that. It is not an RFC 9562 UUID: no version or
@@ -17,29 +23,44 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import ECB
 
+from telemetry.privacy.blocks import (
+    Blocks,
+    decrypt_blocks,
+    encrypt_blocks,
+    from_bytes,
+    is_v4,
+    to_bytes,
+)
 from telemetry.privacy.distinct import distinct
-from telemetry.privacy.keys import Keys, Purpose
+from telemetry.privacy.epochs import LINKED
+from telemetry.privacy.keys import Keys, Purpose, Scheme
+from telemetry.privacy.prefixes import cryptopan, ipcrypt_pfx
 from telemetry.raw import I64, U64
 
 _HEX = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), np.uint16)
 """The two hex digits of each byte, as one number so that a look-up moves both."""
 _UUID_CHARS = 36
+_FIRST, _LAST = (1 - 1970) * 12, (9999 - 1970) * 12 + 11
+"""The first month of year 1 and the last of year 9999, in months since 1970."""
 _UUID_SPANS = ((0, 4, 0), (4, 6, 9), (6, 8, 14), (8, 10, 19), (10, 16, 24))
 """First byte, end byte and first character of each group of 8-4-4-4-12 hex digits."""
-_V4_MAPPED = np.uint64(0xFFFF)
-"""Upper 64 + 32 bits of ::ffff:a.b.c.d, as the value of `lo >> 32` while `hi` is 0."""
 
 
 class Pseudonyms:
     """Turns domestic addresses into pseudonyms under the sub-keys of their months."""
 
-    def __init__(self, keys: Keys) -> None:
-        """Takes the key that the lake was made with."""
+    def __init__(self, keys: Keys, scheme: Scheme = "deterministic", linked: bool = False) -> None:
+        """Takes what the lake was made with.
+
+        Args:
+            keys: The pseudonym key.
+            scheme: How an address is encrypted.
+            linked: Whether all months share one epoch, so that a host keeps its pseudonym.
+        """
         self._keys = keys
+        self._scheme = scheme
+        self._linked = linked
 
     def hosts(
         self, hi: U64, lo: U64, month_index: I64
@@ -53,8 +74,11 @@ class Pseudonyms:
 
         Returns:
             Host and network pseudonyms as UUID text in dictionary arrays (n each).
+
+        Raises:
+            KeyFileError: The secret of a new month cannot be written.
         """
-        months = month_index.view(np.uint64)
+        months = np.zeros(len(hi), np.uint64) if self._linked else month_index.view(np.uint64)
         index, (hi, lo, months) = distinct(hi, lo, months)
         net_index, nets = distinct(*network(hi, lo), months)
         return (
@@ -62,25 +86,35 @@ class Pseudonyms:
             _dictionary(net_index[index], self._encrypt("network", *nets)),
         )
 
-    def _encrypt(self, purpose: Purpose, hi: U64, lo: U64, months: U64) -> npt.NDArray[np.uint8]:
-        plain, out = to_bytes(hi, lo), np.empty((len(hi), 16), np.uint8)
+    def _encrypt(self, purpose: Purpose, hi: U64, lo: U64, months: U64) -> Blocks:
+        out = np.empty((len(hi), 16), np.uint8)
         order = np.argsort(months, kind="stable")
         cuts = np.flatnonzero(np.diff(months[order])) + 1
-        for rows in np.split(order, cuts):
-            if len(rows):
-                key = self._keys.subkey(epoch(int(months[rows[0]].astype(np.int64))), purpose)
-                out[rows] = encrypt_blocks(key, plain[rows])
+        groups = [rows for rows in np.split(order, cuts) if len(rows)]
+        names = [self._epoch(int(months[rows[0]].astype(np.int64))) for rows in groups]
+        keys = self._keys.subkeys(names, purpose, self._scheme)
+        for rows, name in zip(groups, names, strict=True):
+            out[rows] = encrypt(self._scheme, keys[name], hi[rows], lo[rows])
         return out
 
+    def _epoch(self, month_index: int) -> str:
+        # The lake takes no time outside these years; the key file must not learn of one either.
+        return LINKED if self._linked else epoch(min(max(month_index, _FIRST), _LAST))
 
-def encrypt_blocks(key: bytes, blocks: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Encrypts n blocks of 16 bytes, each for itself, with AES-128.
 
-    Each block is one whole address and each is encrypted once, so the weakness
-    of ECB on long messages does not apply: equal in, equal out is the purpose.
-    """
-    cipher = Cipher(AES(key), ECB()).encryptor()
-    return np.frombuffer(cipher.update(blocks.tobytes()), np.uint8).reshape(-1, 16)
+def encrypt(scheme: Scheme, key: bytes, hi: U64, lo: U64) -> Blocks:
+    """Encrypts n addresses; returns n blocks of 16 bytes."""
+    if scheme == "deterministic":
+        return encrypt_blocks(key, to_bytes(hi, lo))
+    return to_bytes(*(ipcrypt_pfx if scheme == "prefix" else cryptopan)(key, hi, lo))
+
+
+def decrypt(scheme: Scheme, key: bytes, blocks: Blocks) -> tuple[U64, U64]:
+    """Reverses `encrypt`; returns both halves of n addresses."""
+    if scheme == "deterministic":
+        return from_bytes(decrypt_blocks(key, blocks))
+    preserving = ipcrypt_pfx if scheme == "prefix" else cryptopan
+    return preserving(key, *from_bytes(blocks), reverse=True)
 
 
 def network(hi: U64, lo: U64) -> tuple[U64, U64]:
@@ -92,12 +126,6 @@ def network(hi: U64, lo: U64) -> tuple[U64, U64]:
     )
 
 
-def is_v4(hi: U64, lo: U64) -> npt.NDArray[np.bool_]:
-    """Tells which addresses are IPv4."""
-    mapped: npt.NDArray[np.bool_] = (hi == 0) & (lo >> np.uint64(32) == _V4_MAPPED)
-    return mapped
-
-
 def epoch(month_index: int) -> str:
     """Returns the name of a month since 1970, such as "2026-04" for 675."""
     return f"{1970 + month_index // 12:04d}-{month_index % 12 + 1:02d}"
@@ -106,13 +134,6 @@ def epoch(month_index: int) -> str:
 def months_of(times: I64) -> I64:
     """Returns months since 1970 of times in microseconds since 1970 (UTC)."""
     return times.view("M8[us]").astype("M8[M]").astype(np.int64)
-
-
-def to_bytes(hi: U64, lo: U64) -> npt.NDArray[np.uint8]:
-    """Returns addresses as 16 bytes each, in network order (n, 16)."""
-    halves = np.empty((len(hi), 2), ">u8")
-    halves[:, 0], halves[:, 1] = hi, lo
-    return halves.view(np.uint8).reshape(-1, 16)
 
 
 def uuid_text(blocks: npt.NDArray[np.uint8]) -> pa.StringArray:

@@ -8,26 +8,47 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from telemetry.errors import SourceError
-from telemetry.readers.source import Source, open_source
+from telemetry.readers.contract import Dated, Reader, Session
+from telemetry.readers.source import Place, Source, head_of, open_source, places
+from telemetry.readers.unread import refusal
 
-if TYPE_CHECKING:
-    from telemetry.readers.contract import Reader
-
-__all__ = ["Source", "find_reader", "open_source", "reader_names"]
+__all__ = [
+    "Place",
+    "Session",
+    "Source",
+    "all_readers",
+    "find_reader",
+    "in_time_order",
+    "open_source",
+    "places",
+    "reader_names",
+]
 
 # Order matters where two formats could claim the same bytes: strict magic numbers first.
 _MODULES = (
+    "telemetry.readers.mapped",
+    "telemetry.readers.exports.reader",
     "telemetry.readers.pcap",
     "telemetry.readers.pcapng",
+    "telemetry.readers.snoop",
     "telemetry.readers.zeek",
+    "telemetry.readers.argus",
+    "telemetry.readers.nfdump",
+    "telemetry.readers.silk",
+    "telemetry.readers.suricata",
+    "telemetry.readers.azure_flow",
+    "telemetry.readers.gcp_vpc",
+    "telemetry.readers.goflow2",
+    "telemetry.readers.pmacct",
+    "telemetry.readers.aws_vpc",
 )
 
 
 @cache
-def _readers() -> tuple[Reader, ...]:
+def all_readers() -> tuple[Reader, ...]:
+    """Returns the readers of all formats, in the order they are asked."""
     # Imported on first use: compiled kernels and polars take a second to load.
     readers: list[Reader] = [import_module(name).READER for name in _MODULES]
     return tuple(readers)
@@ -35,26 +56,55 @@ def _readers() -> tuple[Reader, ...]:
 
 def reader_names() -> list[str]:
     """Returns the names of all formats."""
-    return [reader.name for reader in _readers()]
+    return [reader.name for reader in all_readers()]
 
 
-def find_reader(source: Source, decoder: str = "kernel") -> Reader:
+def find_reader(source: Source, session: Session) -> Reader:
     """Returns the reader that recognises a source by its content.
 
     Args:
         source: The opened input.
-        decoder: `dpkt` takes the slow reference decoder for captures.
+        session: What the readings of this run share.
 
     Raises:
         SourceError: No reader does.
     """
-    for reader in _readers():
-        if reader.recognises(source.head):
-            if decoder == "dpkt" and reader.gated:
-                from telemetry.readers.reference import ReferenceReader
+    for reader in all_readers():
+        if reader.recognises(source.head, session):
+            if session.decoder == "dpkt" and reader.gated:
+                from telemetry.readers.packets.reference import ReferenceReader
 
-                return ReferenceReader(reader.name)
+                return ReferenceReader(reader)
             return reader
     raise SourceError(
-        "Its format is not recognised; `sekisho doctor` names the formats that are read."
+        refusal(source.head)
+        or "Its format is not recognised; `sekisho doctor` names the formats that are read."
     )
+
+
+def in_time_order(found: list[Place], session: Session) -> list[Place]:
+    """Sorts sources by the time of their first packet or record.
+
+    What tells no time, or cannot be looked into, comes after the rest, by name.
+
+    Args:
+        found: Sources, in any order.
+        session: What the readings of this run share.
+    """
+
+    def key(place: Place) -> tuple[bool, int, str]:
+        start = _start(place, session)
+        return start is None, start or 0, place.name
+
+    return sorted(found, key=key) if len(found) > 1 else found
+
+
+def _start(place: Place, session: Session) -> int | None:
+    try:
+        head = head_of(place)
+        for reader in all_readers():
+            if reader.recognises(head, session):
+                return reader.starts(head) if isinstance(reader, Dated) else None
+    except SourceError:
+        pass  # reading it will say why
+    return None

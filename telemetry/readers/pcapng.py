@@ -7,16 +7,15 @@ obsolete packet blocks; names, comments and all else are stepped over unread.
 
 from __future__ import annotations
 
+import io
 import struct
-from collections.abc import Iterator
 
 import numpy as np
 from numba import njit
 
-from telemetry.homeland import Border
 from telemetry.loads import be16, be32, le16, le32
-from telemetry.raw import RawBatch
-from telemetry.readers.capture import (
+from telemetry.readers.contract import Session
+from telemetry.readers.packets.capture import (
     CONTROL,
     CORRUPT,
     LAST_TIME,
@@ -24,12 +23,13 @@ from telemetry.readers.capture import (
     MORE,
     NEED_BYTES,
     TABLE_FULL,
+    CaptureReader,
+    Frames,
+    Walker,
     meter_frames,
-    read_frames,
 )
-from telemetry.readers.decode import LINK_NAMES
-from telemetry.readers.meter import BATCH, has_room
-from telemetry.readers.source import Source
+from telemetry.readers.packets.link import link_name
+from telemetry.readers.packets.meter import BATCH, has_room
 from telemetry.records import Tally
 
 _SECTION_BYTES = b"\x0a\x0d\x0d\x0a"
@@ -145,6 +145,7 @@ def _meter(state, address, position, end, frames, flows, tables, allowed, counts
 
 
 class _PcapngWalker:
+    walk = staticmethod(_walk)
     meter = staticmethod(_meter)
 
     def __init__(self, tally: Tally) -> None:
@@ -176,7 +177,7 @@ class _PcapngWalker:
     def _add_interface(self, order: str, body: bytes) -> None:
         link, _, snaplen = struct.unpack(order + "HHI", body[:8])
         units, offset = _time_options(order, body[8:])
-        self._tally.linktypes.add(LINK_NAMES.get(link, f"linktype_{link}"))
+        self._tally.linktypes.add(link_name(link))
         number = int(self.state[_COUNT])
         if number < _MOST_INTERFACES:
             slot = _FIRST + number * _WORDS
@@ -188,10 +189,10 @@ class _PcapngWalker:
 
 def _time_options(order: str, options: bytes) -> tuple[int, int]:
     """Returns (units a second, seconds to add) of an interface; 0 units if nonsense."""
-    units, offset = 1_000_000, 0
-    while len(options) >= 4:
-        code, length = struct.unpack(order + "HH", options[:4])
-        value = options[4 : 4 + length]
+    units, offset, at = 1_000_000, 0, 0
+    while len(options) - at >= 4:
+        code, length = struct.unpack_from(order + "HH", options, at)
+        value = options[at + 4 : at + 4 + length]
         if code == 0:
             break
         if code == _TSRESOL and len(value) == 1:
@@ -199,26 +200,43 @@ def _time_options(order: str, options: bytes) -> tuple[int, int]:
             units = 2**exponent if value[0] & 0x80 else 10**exponent
         elif code == _TSOFFSET and len(value) == 8:
             offset = struct.unpack(order + "q", value)[0]
-        options = options[4 + (length + 3 & ~3) :]
+        at += 4 + (length + 3 & ~3)
     if units >= 1 << 64 or abs(offset) > LAST_TIME // 1_000_000:
         units = 0
     return units, offset if units else 0
 
 
-class PcapngReader:
+class PcapngReader(CaptureReader):
     """Reads pcapng."""
 
     name = "pcapng"
-    gated = True
+    about = "pcapng: sections, interfaces, any time resolution"
 
-    def recognises(self, head: bytes) -> bool:
+    def recognises(self, head: bytes, session: Session | None) -> bool:
         """Returns whether the file starts with a section header block."""
         return head[:4] == _SECTION_BYTES and head[8:12] in _ORDERS
 
-    def read(self, source: Source, border: Border, tally: Tally) -> Iterator[RawBatch]:
-        """Yields the capture's records; see `contract.Reader`."""
-        yield from read_frames(source.stream(), _PcapngWalker(tally), border, tally)
-        tally.damage = source.damage or tally.damage
+    def starts(self, head: bytes) -> int | None:
+        """Returns the time of the first packet that has one."""
+        walker = _PcapngWalker(Tally())
+        data = np.frombuffer(head, np.uint8)
+        frames = Frames.empty()
+        position, status = 0, MORE
+        while status in (MORE, CONTROL):
+            found, position, status = _walk(
+                walker.state, _u(data.ctypes.data), position, len(head), frames
+            )
+            times = frames.time[:found]
+            if (times >= 0).any():
+                return int(times[times >= 0][0])
+            if status == CONTROL:
+                taken, status = walker.control(data[position:].data)
+                position += taken
+        return None
+
+    def walker(self, stream: io.BufferedReader, tally: Tally) -> Walker:
+        """Returns what finds the packets of a stream."""
+        return _PcapngWalker(tally)
 
 
 READER = PcapngReader()

@@ -1,4 +1,4 @@
-"""One input: a file or standard input, known by the hash of its bytes, read as a stream."""
+"""One input: a file, a zip file's member or standard input, known by hash, read as a stream."""
 
 from __future__ import annotations
 
@@ -6,24 +6,38 @@ import hashlib
 import io
 import os
 import sys
-import zlib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-
-import zstandard
+from typing import Any, NamedTuple, cast
 
 from telemetry.errors import SourceError
+from telemetry.readers.containers import (
+    BLOCK,
+    Member,
+    MemberFile,
+    Unpacked,
+    is_zip,
+    unpack,
+    zip_members,
+)
 
 HEAD = 64 * 1024
 """Bytes, after decompression, by which formats are recognised."""
-_BLOCK = 1 << 20
-_GZIP_MAGIC = b"\x1f\x8b"
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-# Compressed bytes taken at once. Of gzip, because each member's end copies what follows it; of
-# zstd, because 4 bytes can stand for 128 KiB, and all that comes out is held in memory.
-_GZIP_STEP = 1 << 16
-_ZSTD_STEP = 1 << 13
-_WINDOW = 1 << 27  # zstd --long=27, the most that the zstd tool accepts unasked
+
+
+class Place(NamedTuple):
+    """Where a source lies.
+
+    Attributes:
+        path: File name, or `-`.
+        member: Of a zip file that holds several; None for the file itself.
+        name: What to call it, for the caller's eyes only.
+    """
+
+    path: str
+    member: Member | None
+    name: str
 
 
 class Source:
@@ -32,17 +46,20 @@ class Source:
     Attributes:
         path: As the caller named it; for messages to the caller only.
         size: Bytes on disk; 0 for a pipe.
-        sha256: Hash of the bytes: of a file before anything is parsed, of a pipe once
-            `finish` was called, None until then.
+        sha256: Hash of the bytes, of a zip file's member of those packed: of a file before
+            anything is parsed, of a pipe once `finish` was called, None until then.
         content_sha256: Hash of the bytes after decompression, once `finish` was called: the
             same content may come plain today and compressed tomorrow.
-        container: `plain`, `gzip` or `zstd`.
+        containers: Names of the containers opened, the outermost first.
         head: First bytes after decompression.
         damage: Why the decompressed stream ended early, if it did.
     """
 
     def __init__(
-        self, path: str, file: io.FileIO, progress: Callable[[int], None] | None = None
+        self,
+        path: str,
+        file: io.FileIO | MemberFile,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         """Hashes a file, and looks at the first bytes.
 
@@ -64,20 +81,27 @@ class Source:
         self._is_pipe = not file.seekable()
         self._stat = os.fstat(file.fileno())
         self.size = 0 if self._is_pipe else self._stat.st_size
+        if isinstance(file, MemberFile):
+            self.size = file.size
         if not self._is_pipe:
             try:
-                self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                self.sha256 = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
             except OSError as error:
                 raise SourceError(f"It cannot be read: {_os_reason(error)}.") from None
         self._plain, self._stream = self._open()
         self.head = self._stream.peek(HEAD)[:HEAD]
 
-    def stream(self) -> io.BufferedReader:
+    def stream(self) -> io.BufferedReader[Any]:
         """Returns the decompressed bytes from the start; one stream at a time."""
         if not self._is_pipe:
             self.damage = None
             self._plain, self._stream = self._open()
         return self._stream
+
+    def plain_file(self) -> io.FileIO | None:
+        """Returns the file itself, if it holds the bytes as they are and can be read anywhere."""
+        whole = isinstance(self._file, io.FileIO) and not (self._is_pipe or self.containers)
+        return cast(io.FileIO, self._file) if whole else None
 
     def finish(self) -> None:
         """Reads what is left, so that the hashes are those of all bytes.
@@ -85,9 +109,9 @@ class Source:
         Raises:
             SourceError: It cannot be read, or a file is no longer the one that was hashed.
         """
-        if self._is_pipe or self.container != "plain":
+        if self._is_pipe or self.containers:
             for stream in (self._stream, self._plain):
-                while stream.read(_BLOCK):
+                while stream.read(BLOCK):
                     pass
         if self._is_pipe:
             self.sha256 = self._hash.hexdigest()
@@ -97,51 +121,121 @@ class Source:
                 raise SourceError("It changed while it was read; ingest it again.")
         packed = self._stream.raw
         self.content_sha256 = (
-            packed.digest.hexdigest() if isinstance(packed, _Decompressed) else self.sha256
+            packed.digest.hexdigest() if isinstance(packed, Unpacked) else self.sha256
         )
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
-    def _open(self) -> tuple[io.BufferedReader, io.BufferedReader]:
+    def _open(self) -> tuple[io.BufferedReader[Any], io.BufferedReader[Any]]:
         """Returns the bytes as they are, and decompressed."""
         if not self._is_pipe:
             self._file.seek(0)
         counted = _Counted(self._file, self._progress, self._hash if self._is_pipe else None)
-        plain: io.BufferedReader = io.BufferedReader(counted, _BLOCK)
-        magic = plain.peek(len(_ZSTD_MAGIC))
-        if not magic:
+        plain = io.BufferedReader(counted, BLOCK)
+        if not plain.peek(1):
             raise SourceError("It is empty.")
-        self.container = "plain"
-        if magic.startswith(_GZIP_MAGIC):
-            self.container = "gzip"
-            return plain, io.BufferedReader(_Gzip(plain, self._damaged), _BLOCK)
-        if magic.startswith(_ZSTD_MAGIC):
-            self.container = "zstd"
-            return plain, io.BufferedReader(_Zstd(plain, self._damaged), _BLOCK)
-        return plain, plain
+        self.containers, stream = _opened(self._file, plain, self._damaged)
+        return plain, stream
 
     def _damaged(self, why: str) -> None:
-        self.damage = why
+        self.damage = self.damage or why
 
 
-def open_source(path: str, progress: Callable[[int], None] | None = None) -> Source:
-    """Opens a file, or standard input for `-`.
+def open_source(place: str | Place, progress: Callable[[int], None] | None = None) -> Source:
+    """Opens a file, the only file in a zip file, a member of one, or standard input for `-`.
 
     Args:
-        path: File name, or `-`.
+        place: File name, `-`, or one of `places`.
         progress: Called with the number of bytes read so far.
 
     Raises:
         SourceError: It is missing, not a file, not readable or empty.
     """
-    file = _open_stdin() if path == "-" else _open_file(Path(path))
+    if isinstance(place, str):
+        place = Place(place, None, place)
+    file = _open(place)
     try:
-        return Source(path, file, progress)
+        return Source(place.name, file, progress)
     except SourceError:
         file.close()
         raise
+
+
+def places(path: str) -> list[Place]:
+    """Returns the sources that a file holds: itself, or the members of a zip file.
+
+    A file that cannot be looked into is returned as it is; opening it will say why.
+    """
+    whole = [Place(path, None, path)]
+    if path == "-":
+        return whole
+    try:
+        with _open_file(Path(path)) as file:
+            members = zip_members(file) if is_zip(file.read(4)) else []
+    except (SourceError, OSError):
+        return whole
+    if len(members) < 2:
+        return whole
+    return [Place(path, member, f"{path}/{_shown(member.name)}") for member in members]
+
+
+def _shown(name: str) -> str:
+    """Returns a name from a zip file without what a terminal might obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
+def head_of(place: Place) -> bytes:
+    """Returns a file's first bytes after decompression, without hashing it.
+
+    Raises:
+        SourceError: It cannot be opened or read.
+    """
+    with closing(_open(place)) as file:
+        file.seek(0)
+        plain = io.BufferedReader(_Counted(file, None, None), HEAD)
+        _, stream = _opened(file, plain, lambda why: None, HEAD)
+        return stream.peek(HEAD)
+
+
+def _opened(
+    file: io.FileIO | MemberFile,
+    plain: io.BufferedReader[Any],
+    damaged: Callable[[str], None],
+    block: int = BLOCK,
+) -> tuple[list[str], io.BufferedReader[Any]]:
+    """Returns the names of the containers and the bytes inside them."""
+    if not isinstance(file, MemberFile):
+        return unpack(plain, damaged, block)
+    names, stream = unpack(file.unpacked(plain, damaged, block), damaged, block)
+    return ["zip", *names], stream
+
+
+def _open(place: Place) -> io.FileIO | MemberFile:
+    if place.path == "-":
+        return _open_stdin()
+    file = _open_file(Path(place.path))
+    try:
+        if place.member is not None:
+            return MemberFile(file, place.member)
+        is_archive = is_zip(file.read(4))
+        file.seek(0)
+        return MemberFile(file, _only(zip_members(file))) if is_archive else file
+    except OSError as error:
+        file.close()
+        raise SourceError(f"It cannot be read: {_os_reason(error)}.") from None
+    except SourceError:
+        file.close()
+        raise
+
+
+def _only(members: list[Member]) -> Member:
+    if len(members) > 1:
+        raise SourceError("It is a zip file that holds several files; read them one by one.")
+    if not members:
+        raise SourceError("It is a zip file that holds no file.")
+    return members[0]
 
 
 def _open_file(path: Path) -> io.FileIO:
@@ -168,7 +262,7 @@ class _Counted(io.RawIOBase):
 
     def __init__(
         self,
-        file: io.FileIO,
+        file: io.FileIO | MemberFile,
         progress: Callable[[int], None] | None,
         digest: hashlib._Hash | None,
     ) -> None:
@@ -194,88 +288,3 @@ class _Counted(io.RawIOBase):
         if self._progress is not None:
             self._progress(self._position)
         return n
-
-
-class _Decompressed(io.RawIOBase):
-    """Bytes of a compressed file; damage ends the stream and is reported, not raised."""
-
-    def __init__(self, raw: io.BufferedReader, damaged: Callable[[str], None]) -> None:
-        self._raw = raw
-        self._damaged = damaged
-        self.digest = hashlib.sha256()
-        self._ready = memoryview(b"")
-        self._done = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        filled = 0
-        while filled < len(buffer):
-            while not self._ready and not self._done:
-                self._ready = memoryview(self._more())
-            n = min(len(buffer) - filled, len(self._ready))
-            if n == 0:
-                break
-            buffer[filled : filled + n] = self._ready[:n]
-            self._ready = self._ready[n:]
-            filled += n
-        self.digest.update(memoryview(buffer)[:filled])
-        return filled
-
-    def _more(self) -> bytes:
-        raise NotImplementedError
-
-
-class _Gzip(_Decompressed):
-    def __init__(self, raw: io.BufferedReader, damaged: Callable[[str], None]) -> None:
-        super().__init__(raw, damaged)
-        self._member = zlib.decompressobj(wbits=31)
-
-    def _more(self) -> bytes:
-        data = self._member.unconsumed_tail or self._member.unused_data
-        if len(data) < len(_GZIP_MAGIC):
-            data += self._raw.read(_GZIP_STEP) or b""
-        if self._member.eof:
-            if not data.startswith(_GZIP_MAGIC):
-                self._done = True  # end of the file, or padding after the last member
-                return b""
-            self._member = zlib.decompressobj(wbits=31)
-        elif not data:
-            self._damaged("the gzip stream ends early")
-            self._done = True
-            return b""
-        try:
-            return self._member.decompress(data, 4 * _BLOCK)
-        except zlib.error:
-            self._damaged("the gzip stream is broken")
-            self._done = True
-            return b""
-
-
-def _zstd_frame() -> zstandard.ZstdDecompressionObj:
-    return zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
-
-
-class _Zstd(_Decompressed):
-    def __init__(self, raw: io.BufferedReader, damaged: Callable[[str], None]) -> None:
-        super().__init__(raw, damaged)
-        self._frame = _zstd_frame()
-
-    def _more(self) -> bytes:
-        data = (self._frame.eof and self._frame.unused_data) or self._raw.read(_ZSTD_STEP) or b""
-        if self._frame.eof:
-            if not data:
-                self._done = True
-                return b""
-            self._frame = _zstd_frame()
-        elif not data:
-            self._damaged("the zstd stream ends early")
-            self._done = True
-            return b""
-        try:
-            return self._frame.decompress(data)
-        except zstandard.ZstdError:
-            self._damaged("the zstd stream is broken")
-            self._done = True
-            return b""

@@ -8,9 +8,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from telemetry.report.account import Account, LakeSide, make_account
 from telemetry.report.facts import Hour, ReportFacts, SourceFacts, Totals
+from telemetry.report.words import Language
 
-__all__ = ["Hour", "ReportFacts", "SourceFacts", "Totals", "write_report"]
+__all__ = [
+    "Account",
+    "Hour",
+    "LakeSide",
+    "Language",
+    "ReportFacts",
+    "SourceFacts",
+    "Totals",
+    "make_account",
+    "write_report",
+]
 
 
 def write_report(facts: ReportFacts, path: Path) -> None:

@@ -57,7 +57,11 @@ def write_report(facts: ReportFacts, path: Path) -> None:
     Raises:
         LakeError: The file cannot be written; an earlier page stays as it was.
     """
-    text = render(facts)
+    write_page(render(facts), path)
+
+
+def write_page(text: str, path: Path) -> None:
+    """Writes a page aside and renames it, with mode 0600; see `write_report`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, text)
@@ -68,37 +72,46 @@ def write_report(facts: ReportFacts, path: Path) -> None:
         ) from None
 
 
-def render(facts: ReportFacts) -> str:
-    """Returns the page as text; see `write_report`."""
-    environment = Environment(
+def environment() -> Environment:
+    """Returns what pages are made with: everything is escaped, nothing may be missing."""
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # by name it would be off: the template does not end in .html
+        autoescape=True,  # by name it would be off: the templates do not end in .html
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    made.filters.update(
         number=words.number, minute=words.minute, drop=words.drop, plural=words.plural
     )
+    return made
+
+
+def render(facts: ReportFacts) -> str:
+    """Returns the page as text; see `write_report`."""
     ranked = sorted(facts.endpoints, key=lambda e: (-e.score, e.endpoint))
     listed = sum(e.listed for e in ranked)
-    return environment.get_template("analysts.html.j2").render(
-        facts=facts,
-        summary=_summary(facts, listed),
-        funnel=drawing.funnel(facts, listed),
-        units=[
-            (name, total, drawing.drops(total))
-            for name, total in (("packets", facts.packets), ("log records", facts.records))
-            if total.read
-        ],
-        timeline=drawing.timeline(facts.timeline),
-        top=ranked[:TOP],
-        n_listed=listed,
-        role_names={role: name for role, (name, _) in words.ROLES.items()},
-        roles=_roles(ranked),
-        formats=_formats(facts.sources),
-        sources=_sources(facts.sources)[:MOST_SOURCES],
-        status=words.STATUS,
+    return (
+        environment()
+        .get_template("analysts.html.j2")
+        .render(
+            facts=facts,
+            summary=_summary(facts, listed),
+            funnel=drawing.funnel(facts, listed),
+            units=[
+                (name, total, drawing.drops(total))
+                for name, total in (("packets", facts.packets), ("log records", facts.records))
+                if total.read
+            ],
+            timeline=drawing.timeline(facts.timeline),
+            top=ranked[:TOP],
+            n_listed=listed,
+            role_names={role: name for role, (name, _) in words.ROLES.items()},
+            roles=_roles(ranked),
+            formats=_formats(facts.sources),
+            sources=_sources(facts.sources)[:MOST_SOURCES],
+            status=words.STATUS,
+        )
     )
 
 

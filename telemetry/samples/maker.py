@@ -220,8 +220,8 @@ def make(folder: Path, seed: int = SEED, hours: float = 6.0) -> list[Path]:
     """Writes the labelled samples; the same arguments always give the same bytes.
 
     Good captures and logs go to `captures/`, broken ones to `broken/`; `labels.csv`
-    names the role of every foreign endpoint (capture, endpoint, role, scenario;
-    `spoofed` marks forged sources, which must never be listed), `truth.json` what a
+    names the role of every foreign endpoint, as `telemetry.scoring.evaluation` reads it
+    (`spoofed` marks forged sources, which must never be listed), `truth.json` what a
     reader must find. Files that are there already are replaced.
 
     Args:
@@ -235,7 +235,7 @@ def make(folder: Path, seed: int = SEED, hours: float = 6.0) -> list[Path]:
     plan = Plan.draw(seed)
     files: dict[str, bytes] = {}
     truths: dict[str, object] = {}
-    labels: list[tuple[str, str, str, str]] = []
+    labels: list[tuple[str, ...]] = []
     for name in dict.fromkeys(scenario.capture for scenario in SCENARIOS):
         played = _play(name, plan, seed, hours)
         path = f"captures/{name}"
@@ -246,7 +246,10 @@ def make(folder: Path, seed: int = SEED, hours: float = 6.0) -> list[Path]:
         else:
             table, truths[path] = _log(played)
             files[path] = zeek.as_json(table) if "json" in name else zeek.as_text(table)
-        labels += [(name, address, *role) for address, role in sorted(played.labels.items())]
+        labels += [
+            (name, "", address, role, scenario, "strict", path)
+            for address, (role, scenario) in sorted(played.labels.items())
+        ]
         if name == A:
             broken, broken_truths = _broken(played)
             files.update({f"broken/{key}": data for key, data in broken.items()})
@@ -256,10 +259,11 @@ def make(folder: Path, seed: int = SEED, hours: float = 6.0) -> list[Path]:
     return [_write(folder / name, data) for name, data in files.items()]
 
 
-def _labels(labels: list[tuple[str, str, str, str]]) -> bytes:
+def _labels(labels: list[tuple[str, ...]]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("capture", "endpoint", "role", "scenario"))
+    columns = "dataset,home_prefixes,foreign_ip,role,evidence,confidence,file"
+    writer.writerow(columns.split(","))
     writer.writerows(labels)
     return text.getvalue().encode()
 

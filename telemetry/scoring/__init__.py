@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
 
     from telemetry.records import ScoredEndpoint
+    from telemetry.scoring.selection import Rules
 
-__all__ = ["score", "sub_scores"]
+__all__ = ["read_rules", "score", "select", "sub_scores"]
 
 
 def score(features: pa.Table, threshold: float) -> list[ScoredEndpoint]:
@@ -26,3 +30,19 @@ def sub_scores(features: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
     from telemetry.scoring import combine
 
     return combine.sub_scores(features)
+
+
+def read_rules(data: bytes) -> Rules:
+    """Reads the rules of selection; see `telemetry.scoring.selection`."""
+    from telemetry.scoring import selection
+
+    return selection.read_rules(data)
+
+
+def select(
+    endpoints: Sequence[ScoredEndpoint], rules: Rules, now: datetime, until: datetime
+) -> pa.Table:
+    """Selects endpoints by rules; see `telemetry.scoring.selection`."""
+    from telemetry.scoring import selection
+
+    return selection.select(endpoints, rules, now, until)

@@ -9,6 +9,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 import stored_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from telemetry.errors import SettingsError
 from telemetry.features import View, catalog, endpoint_features, pair_features, views
@@ -81,6 +83,60 @@ def test_features_do_not_depend_on_the_order_of_records() -> None:
     first, second = (_endpoint_features(table) for table in (whole, shuffled))
     assert first.num_rows == 4
     assert first.equals(second)
+
+
+SIDES = st.fixed_dictionaries(
+    {
+        "endpoint": st.integers(1, 9),
+        "peer": st.one_of(st.sampled_from("abc"), st.integers(1, 9)),
+        "port": st.sampled_from((22, 53, 443, 8444)),
+        "from_endpoint": st.booleans(),
+        "answered": st.booleans(),
+        "at": st.integers(0, 400),
+        "times": st.integers(1, 6),
+    }
+)
+
+
+def _row(sides: dict[str, Any]) -> dict[str, Any]:
+    peer, calls = sides["peer"], sides["from_endpoint"]
+    named = {"host": peer} if isinstance(peer, str) else {"ip": f"203.0.113.{peer}"}
+    endpoint = f"203.0.113.{sides['endpoint']}" if sides["times"] > 3 else "198.51.100.9"
+    if "ip" in named and named["ip"] == endpoint:
+        named = {"host": "d"}
+    silent = {} if sides["answered"] else {"packets": 0}
+    late = {"at": sides["at"] + 0.2, "flags": "SAF", **silent}
+    first = {"at": sides["at"], "flags": "SAF" if sides["answered"] else "S"}
+    caller, called = {"port": 50000, **first}, {"port": sides["port"], **late}
+    return {
+        "endpoint": {"ip": endpoint, **(caller if calls else called)},
+        "peer": {**named, **(called if calls else caller)},
+        "repeat": {"times": sides["times"], "every": 7.5 * sides["times"]},
+    }
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.lists(SIDES, min_size=1, max_size=14), st.integers(1, 9), st.integers(1, 3))
+def test_parts_do_not_show(drawn: list[dict[str, Any]], part: int, buckets: int) -> None:
+    """Endpoints computed in parts, also those of records between foreign ones, are the same."""
+    table = stored_rows.stored_records([_row(sides) for sides in drawn])
+    with duckdb.connect() as connection:
+        connection.register("given", table)
+        connection.execute(
+            "CREATE TABLE stored_records AS SELECT *, first_seen::DATE AS day, "
+            f"(hash(endpoint_addr) % {buckets})::INTEGER AS bucket FROM given"
+        )
+        whole = endpoint_features(connection)
+        assert whole.num_rows
+        assert endpoint_features(connection, part).equals(whole)
+
+
+def test_what_is_computed_by_endpoint_rests_on_nothing_that_needs_them_all() -> None:
+    by_name = {view.name: view for view in views()}
+    for view in views():
+        for name in view.depends_on if view.by_endpoint else ():
+            below = {one.name for one in catalog.needed_for(name)[:-1]}
+            assert by_name[name].by_endpoint or not any(by_name[n].by_endpoint for n in below)
 
 
 def test_features_leave_nothing_behind_and_read_only_is_enough(tmp_path: Any) -> None:

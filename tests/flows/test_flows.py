@@ -135,7 +135,7 @@ def test_prefect_keeps_the_history_and_nothing_else(
         tasks = database.execute("SELECT name, state_type FROM task_run").fetchall()
     assert runs == [("COMPLETED", '{"inbox": "inbox", "config": null}')]
     assert {(name.rpartition("-")[0], state) for name, state in tasks} == {
-        (step, "COMPLETED") for step in ("ingest", "score", "make_list", "make_report")
+        (step, "COMPLETED") for step in ("ingest", "score", "make_list", "make_report", "retention")
     }
 
 

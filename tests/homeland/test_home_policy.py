@@ -93,11 +93,12 @@ def test_refused(country: str | None, prefixes: tuple[str, ...], says: str) -> N
 
 
 def test_missing_and_broken_tables(tmp_path: Path) -> None:
+    path = tmp_path / "homeland.parquet"
     with pytest.raises(SettingsError, match="install Sekisho again"):
-        homeland.load("JP", data=tmp_path)
-    (tmp_path / "countries.parquet").write_bytes(b"no Parquet")
+        homeland.load("JP", path=path)
+    path.write_bytes(b"no Parquet")
     with pytest.raises(SettingsError, match="install Sekisho again"):
-        homeland.load("JP", data=tmp_path)
+        homeland.load("JP", path=path)
 
 
 def test_hashes_name_the_policy_and_the_data(japan: Homeland) -> None:
@@ -108,7 +109,9 @@ def test_hashes_name_the_policy_and_the_data(japan: Homeland) -> None:
     assert one.policy_sha256 == same.policy_sha256
     policies = {h.policy_sha256 for h in (one, japan, other, alone)}
     assert len(policies) == 4
-    assert one.table_sha256 == japan.table_sha256 != alone.table_sha256
+    assert one.table_sha256 == japan.table_sha256 == alone.table_sha256
+    majority = homeland.load("JP", policy="majority")
+    assert majority.policy_sha256 not in policies
 
 
 def test_nothing_printed_holds_a_prefix() -> None:

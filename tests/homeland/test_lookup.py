@@ -23,7 +23,7 @@ from telemetry.homeland import (
     class_of,
     parse_address,
 )
-from telemetry.homeland.ranges import Family, Ranges
+from telemetry.homeland.ranges import Family
 from telemetry.homeland.special import SPECIALS
 
 MAPPED = 0xFFFF << 32
@@ -101,10 +101,12 @@ def test_prefixes_win_and_kernel_equals_slow_look_up(
 
 
 @pytest.mark.parametrize("family", [4, 6])
-@pytest.mark.parametrize("table", ["world", "home"])
-def test_kernel_equals_slow_look_up_at_every_edge(japan: Homeland, table: str, family: int) -> None:
-    ranges: Ranges = getattr(japan.rules, table)
-    numbers = edges(ranges.v4 if family == 4 else ranges.v6, family)
+def test_kernel_equals_slow_look_up_at_edges(japan: Homeland, family: int) -> None:
+    table = japan.rules.table
+    rows = table.v4 if family == 4 else table.v6
+    home = rows.country == table.countries.index("JP")
+    some = home | (np.arange(len(home)) % 50 == 0)  # every Japanese range, and a sample
+    numbers = edges(Family(*(column[some] for column in rows)), family)
     assert len(numbers) > 2 * 400
     assert fast(japan, numbers) == slow(japan, numbers)
 

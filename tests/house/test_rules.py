@@ -160,7 +160,7 @@ def test_lock_files_hold_hashes_and_no_address() -> None:
         text = lock.read_text()
         assert not re.search(r"https?:|//|--(extra-)?index|--find-links| @ ", text), lock.name
         pinned = re.findall(r"^[A-Za-z0-9][^\s=]*==\S+", text, flags=re.M)
-        assert len(pinned) > 30
+        assert len(pinned) > (0 if re.search("peers|fuzz", lock.name) else 30)
         blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.M)
         assert all("--hash=sha256:" in block for block in blocks if block.strip()), lock.name
 

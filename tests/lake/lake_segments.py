@@ -47,7 +47,11 @@ def key(number: int) -> Row:
         "peer_port": 50000,
         "protocol": 17 if number == 5 else 6,
         "tunnel": "none",
+        "pair_class": "foreign-foreign" if number == 4 else "foreign-domestic",
+        "outer_class": "none",
         "sampling_rate": 1,
+        "active_timeout_s": 60 if number == 2 else None,
+        "idle_timeout_s": None,
     }
 
 
@@ -199,4 +203,5 @@ def source(number: int, rows: int = 0) -> StoredSource:
         rows,
         "r1",
         at,
+        365,
     )

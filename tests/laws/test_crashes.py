@@ -29,15 +29,16 @@ from telemetry.lake import Lake
 
 DRIVER = """
 import sys
-from telemetry import cli, pipeline
-pipeline.COMMIT_SOURCES = 2  # several commits, so that kills fall between them too
+from telemetry import cli
+from telemetry.pipeline import intake
+intake.COMMIT_SOURCES = 2  # several commits, so that kills fall between them too
 sys.exit(cli.main(sys.argv[1:]))
 """
 WHOLE = ("border-b.pcapng", "conn.log", "conn.json.log", "cooked.pcap", "rawip.pcap")
 CUT = ("ddos.pcap.gz", "border-c.pcap.gz")
-KILLS = 9
-PLACES = {"records", "scores", "lists", "reports", "tmp", "lock", "files.sqlite",
-          "analyst.duckdb", "ledger.jsonl"}  # fmt: skip
+KILLS = 5
+PLACES = {"records", "scores", "selection", "quarantine", "certificates", "lists", "reports",
+          "tmp", "lock", "files.sqlite", "analyst.duckdb", "ledger.jsonl"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,9 @@ def test_kills_do_not_show(sources: list[Path], tmp_path: Path) -> None:
     fixed_key(key)
     killed = [
         # Each time there is something new to take in, and something old to step over.
-        _killed_ingest(sources[: 2 * number + 2], lake, key, after=rng.uniform(0, 1) * number / 9)
+        _killed_ingest(
+            sources[: 2 * number + 2], lake, key, after=rng.uniform(0, 1) * number / KILLS
+        )
         for number in range(1, KILLS + 1)
     ]
     assert sum(killed) >= KILLS // 2, "most runs were over before the kill: kill sooner"
@@ -77,7 +80,7 @@ def test_kills_do_not_show(sources: list[Path], tmp_path: Path) -> None:
     assert call("audit", "verify", "--lake", lake).code == 0
     _check_sources(lake, len(sources))
     _check_ledger(lake)
-    _check_files(lake)
+    check_files(lake)
 
 
 @pytest.mark.parametrize("after", [0.0, 0.004, 0.02])
@@ -88,14 +91,14 @@ def test_a_lake_killed_at_its_birth_comes_to_life(tmp_path: Path, after: float) 
     answer = call("ingest", source, "--lake", lake, "--key", key, "--json")
     assert (answer.code, answer.json["sources"][0]["kept"]) == (0, 2755)
     assert call("audit", "verify", "--lake", lake).code == 0
-    _check_files(lake)
+    check_files(lake)
 
 
 @pytest.mark.parametrize("after", [0.0, 0.15, 0.35, 0.6])
 def test_an_interrupt_is_one_sentence(tmp_path: Path, after: float) -> None:
     lake, key = tmp_path / "lake", fixed_key(tmp_path / "key")
     process = _started(["run", str(CAPTURES), "--lake", str(lake), "--key", str(key)])
-    _wait_for(process, (lake / "ledger.jsonl").exists)
+    wait_for(process, (lake / "ledger.jsonl").exists)
     time.sleep(after)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
@@ -114,7 +117,7 @@ def _started(arguments: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
-def _wait_for(process: subprocess.Popen[bytes], happened: Callable[[], bool]) -> None:
+def wait_for(process: subprocess.Popen[bytes], happened: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline and not happened():
         time.sleep(0.001)
@@ -134,7 +137,7 @@ def _killed_ingest(
             return lake.exists()
         return ledger.exists() and ledger.stat().st_size > size
 
-    _wait_for(process, begun)
+    wait_for(process, begun)
     time.sleep(after)
     process.kill()
     _, err = process.communicate()
@@ -173,7 +176,7 @@ def _check_ledger(lake: Path) -> None:
         assert facts["dropped"] == dict(row["dropped"])
 
 
-def _check_files(lake: Path) -> None:
+def check_files(lake: Path) -> None:
     """Only listed files, in known places; what a merge replaced waits for its readers."""
     assert {path.name for path in lake.iterdir()} <= PLACES
     assert list((lake / "tmp").iterdir()) == []
@@ -181,7 +184,12 @@ def _check_files(lake: Path) -> None:
     with Lake.create_or_open(lake, policy_tag=meta.policy_tag, key_id=meta.key_id) as opened:
         opened.remove_retired(0)
         listed = {file.name for file in opened.files()}
-    found = {path.relative_to(lake).as_posix() for path in lake.rglob("*.parquet")}
+    found = {
+        path.relative_to(lake).as_posix()
+        for folder in ("records", "quarantine/records")
+        for path in (lake / folder).rglob("*.parquet")
+    }
+    assert listed
     assert found == listed
 
 

@@ -13,6 +13,7 @@ import zstandard
 from e2e import BROKEN, CAPTURES, LISTS, TRUTH, count, sample_run, settings_in, stored
 
 from telemetry import pipeline
+from telemetry.pipeline import intake
 from telemetry.records import SourceReport
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -109,7 +110,7 @@ def test_how_a_capture_was_cut_does_not_show(
     whole = settings_in(tmp_path / "whole")
     one_go = pipeline.ingest(whole, [str(CAPTURES / name)])
     parts = settings_in(tmp_path / "parts")
-    monkeypatch.setattr(pipeline, "COMMIT_SOURCES", 2)  # several commits a run as well
+    monkeypatch.setattr(intake, "COMMIT_SOURCES", 2)  # several commits a run as well
     reports: list[SourceReport] = []
     for run in (pieces[:1], pieces[1:]):
         reports += pipeline.ingest(parts, [str(piece) for piece in run]).sources
@@ -255,7 +256,7 @@ def test_what_the_authority_does_not_allow_is_counted(tmp_path: Path) -> None:
     "name", ["rawip.pcap", "isp-dslite.pcap", "cooked.pcap", "border-b.pcapng", "ddos.pcap.gz"]
 )
 def test_the_reference_decoder_fills_an_equal_lake(tmp_path: Path, name: str) -> None:
-    pytest.importorskip("telemetry.readers.reference", exc_type=ModuleNotFoundError)
+    pytest.importorskip("telemetry.readers.packets.reference", exc_type=ModuleNotFoundError)
     reports, tables = [], []
     for decoder in ("kernel", "dpkt"):
         settings = settings_in(tmp_path / decoder, decoder=decoder)

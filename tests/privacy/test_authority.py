@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from telemetry.errors import AuthorityError
-from telemetry.privacy.authority import Authority
-from telemetry.privacy.keys import load_signing_key
+from telemetry.privacy.authority import BASIS_DIRECTIONS, Authority
+from telemetry.privacy.revocation import check_not_revoked
+from telemetry.privacy.signatures import sign_file
+from telemetry.records import DIRECTIONS
 from telemetry.settings import ASSETS
 
 TEXT = """\
 id = "ACD-2026/17"
-basis = "specific_out_in"
+basis = "agreement"
 purpose = "analysis of attacks"
 approver = "The Commission"
 sensors = ["tokyo-1", "osaka-1"]
@@ -33,13 +36,6 @@ def write(folder: Path, text: str = TEXT) -> Path:
     path = folder / "authority.toml"
     path.write_text(text)
     return path
-
-
-def sign(path: Path, private: Path) -> Path:
-    """Signs an authority file as its overseer does."""
-    beside = path.with_name(path.name + ".sig")
-    beside.write_bytes(base64.b64encode(load_signing_key(private).sign(path.read_bytes())) + b"\n")
-    return beside
 
 
 def test_valid_authority(tmp_path: Path) -> None:
@@ -64,6 +60,45 @@ def test_valid_authority(tmp_path: Path) -> None:
 def test_mask_of_directions(tmp_path: Path, directions: str, mask: int) -> None:
     text = TEXT.replace('["out_in", "out_out"]', directions)
     assert Authority.load(write(tmp_path, text)).allowed_mask == mask
+
+
+SUBSETS = [
+    (basis, chosen)
+    for basis in BASIS_DIRECTIONS
+    for n in (1, 2, 3)
+    for chosen in itertools.combinations(DIRECTIONS, n)
+]
+
+
+@pytest.mark.parametrize(("basis", "directions"), SUBSETS)
+def test_a_basis_cannot_be_stretched_to_other_directions(
+    tmp_path: Path, basis: str, directions: tuple[str, ...]
+) -> None:
+    """An approval under one provision must not open a direction that another one guards."""
+    allowed = {
+        "agreement": {"out_in", "in_out", "out_out"},
+        "out_out_measure": {"out_out"},
+        "specific_out_in": {"out_in"},
+        "specific_in_out": {"in_out"},
+    }[basis]
+    text = TEXT.replace('"agreement"', f'"{basis}"')
+    path = write(tmp_path, text.replace('["out_in", "out_out"]', str(list(directions))))
+    if set(directions) <= allowed:
+        assert Authority.load(path).allowed_mask
+    else:
+        with pytest.raises(AuthorityError, match=f"basis {basis} allows only directions"):
+            Authority.load(path)
+
+
+def test_further_purposes_are_off_unless_named(tmp_path: Path) -> None:
+    with pytest.raises(AuthorityError, match="does not allow re_identification"):
+        Authority.load(write(tmp_path)).require("re_identification")
+    named = Authority.load(write(tmp_path, TEXT + 'further_purposes = ["re_identification"]\n'))
+    named.require("re_identification")
+    with pytest.raises(AuthorityError, match="does not allow unselected_records"):
+        named.require("unselected_records")
+    with pytest.raises(AuthorityError, match=r"wrong at further_purposes\.0"):
+        Authority.load(write(tmp_path, TEXT + 'further_purposes = ["curiosity"]\n'))
 
 
 def test_sample_authority_covers_samples_and_says_what_it_is() -> None:
@@ -111,7 +146,7 @@ def test_window_of_time_stamps(tmp_path: Path) -> None:
     [
         ("id = ", "name = ", "wrong at id: field required"),
         ("retention_days = 730\n", "retention_days = 730\nextra = 1\n", "wrong at extra: extra"),
-        ("specific_out_in", "curiosity", "wrong at basis: input should be 'agreement'"),
+        ("agreement", "curiosity", "wrong at basis: input should be 'agreement'"),
         ('out_out"]', 'in_in"]', "wrong at directions.1"),
         ('["out_in", "out_out"]', "[]", "wrong at directions"),
         ('["tokyo-1", "osaka-1"]', "[]", "wrong at sensors"),
@@ -145,7 +180,7 @@ def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
 
 def test_signed_authority(tmp_path: Path, signer: tuple[Path, Path]) -> None:
     path = write(tmp_path)
-    sign(path, signer[0])
+    sign_file(path, signer[0])
     assert Authority.load(path, signer[1]).signed
 
 
@@ -160,7 +195,7 @@ def test_forged_signatures_are_refused(
     tmp_path: Path, signer: tuple[Path, Path], stranger: tuple[Path, Path]
 ) -> None:
     path = write(tmp_path)
-    beside = sign(path, stranger[0])
+    beside = sign_file(path, stranger[0])
     with pytest.raises(AuthorityError, match="not the overseer's"):
         Authority.load(path, signer[1])
     for junk in (b"", b"not base64!", base64.b64encode(bytes(64)), b"\xff"):
@@ -173,7 +208,7 @@ def test_signed_authority_that_was_edited_is_refused(
     tmp_path: Path, signer: tuple[Path, Path]
 ) -> None:
     path = write(tmp_path)
-    sign(path, signer[0])
+    sign_file(path, signer[0])
     path.write_text(TEXT.replace("730", "731"))
     with pytest.raises(AuthorityError, match="not the overseer's"):
         Authority.load(path, signer[1])
@@ -181,8 +216,90 @@ def test_signed_authority_that_was_edited_is_refused(
 
 def test_overseers_key_that_cannot_be_used(tmp_path: Path, signer: tuple[Path, Path]) -> None:
     path = write(tmp_path)
-    sign(path, signer[0])
+    sign_file(path, signer[0])
     with pytest.raises(AuthorityError, match="Cannot read the public key"):
         Authority.load(path, tmp_path / "none.pub")
     with pytest.raises(AuthorityError, match="no Ed25519 public key"):
         Authority.load(path, signer[0])
+
+
+# --- revocation ----------------------------------------------------------------------------------
+
+
+def revoke(folder: Path, text: str) -> Path:
+    """Writes a revocation list."""
+    path = folder / "revocations.toml"
+    path.write_text(text)
+    return path
+
+
+REVOKED = """\
+[[revoked]]
+id = "ACD-2025/1"
+from = 2025-01-01
+reason = "another one"
+
+[[revoked]]
+{which}
+from = 2026-05-01T00:00:00Z
+reason = "the agreement was ended"
+"""
+
+
+@pytest.mark.parametrize("by", ["id", "sha256", "both", "another file of the id", "another id"])
+def test_a_revoked_authority_does_not_come_back(tmp_path: Path, by: str) -> None:
+    authority = Authority.load(write(tmp_path))
+    which = {
+        "id": 'id = "ACD-2026/17"',
+        "sha256": f'sha256 = "{authority.sha256}"',
+        "both": f'id = "ACD-2026/17"\nsha256 = "{authority.sha256}"',
+        "another file of the id": f'id = "ACD-2026/17"\nsha256 = "{"0" * 64}"',
+        "another id": 'id = "ACD-2026/18"',
+    }[by]
+    path = revoke(tmp_path, REVOKED.format(which=which))
+    check_not_revoked(authority, NOW - timedelta(seconds=1), path, None)
+    if by.startswith("another"):
+        check_not_revoked(authority, NOW, path, None)
+        return
+    for moment in (NOW, NOW + timedelta(days=3650)):
+        with pytest.raises(AuthorityError, match="was revoked from 2026-05-01T00:00:00Z: the agre"):
+            check_not_revoked(authority, moment, path, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('[[revoked]]\nfrom = 2026-05-01\nreason = "x"\n', "name the authority by id, sha256"),
+        ('[[revoked]]\nid = "x"\nreason = "x"\n', "wrong at revoked.0.from: field required"),
+        ('[[revoked]]\nid = "x"\nfrom = 2026-05-01\n', "wrong at revoked.0.reason"),
+        ('[[revoked]]\nsha256 = "AB"\nfrom = 2026-05-01\nreason = "x"\n', "revoked.0.sha256"),
+        ('[[revokd]]\nid = "x"\n', "wrong at revokd: extra"),
+        ("revoked = 1", "wrong at revoked"),
+        ("?", "not valid TOML"),
+    ],
+)
+def test_a_list_that_cannot_be_understood_covers_nothing(
+    tmp_path: Path, text: str, error: str
+) -> None:
+    """Fail closed: nobody knows whether the authority stands in it."""
+    with pytest.raises(AuthorityError, match=error):
+        check_not_revoked(Authority.load(write(tmp_path)), NOW, revoke(tmp_path, text), None)
+
+
+def test_a_list_that_is_gone_or_forged_covers_nothing(
+    tmp_path: Path, signer: tuple[Path, Path], stranger: tuple[Path, Path]
+) -> None:
+    authority = Authority.load(write(tmp_path))
+    with pytest.raises(AuthorityError, match="Cannot read the revocation list"):
+        check_not_revoked(authority, NOW, tmp_path / "revocations.toml", None)
+    path = revoke(tmp_path, "")
+    with pytest.raises(AuthorityError, match="is not signed"):
+        check_not_revoked(authority, NOW, path, signer[1])
+    sign_file(path, stranger[0])
+    with pytest.raises(AuthorityError, match="not the overseer's"):
+        check_not_revoked(authority, NOW, path, signer[1])
+    sign_file(path, signer[0])
+    check_not_revoked(authority, NOW, path, signer[1])
+    path.write_text("# emptied\n")
+    with pytest.raises(AuthorityError, match="not the overseer's"):
+        check_not_revoked(authority, NOW, path, signer[1])

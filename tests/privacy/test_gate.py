@@ -87,7 +87,10 @@ def row(a_ip: str, b_ip: str, **changes: Any) -> Row:
         b_port=443,
         protocol=6,
         tunnel=0,
+        outer=0,
         sampling_rate=1,
+        active_timeout=UNKNOWN,
+        idle_timeout=UNKNOWN,
         a=side(),
         b=side(first=T0 + 20_000, last=T0 + 6_000_000),
     )
@@ -123,7 +126,8 @@ def make(rows: list[Row]) -> RawBatch:
         )
 
     (a_hi, a_lo), (b_hi, b_lo) = halves("a_ip"), halves("b_ip")
-    names = ("a_port", "b_port", "protocol", "tunnel", "sampling_rate")
+    names = ("a_port", "b_port", "protocol", "tunnel", "outer", "sampling_rate")
+    names += ("active_timeout", "idle_timeout")
     return RawBatch(
         a_hi, a_lo, b_hi, b_lo, **{n: column(n) for n in names}, a=half("a"), b=half("b")
     )
@@ -199,12 +203,28 @@ def expected(raw: Row, mask: int) -> Row | str:
         "peer_port": raw[f"{ports[1]}_port"],
         "protocol": raw["protocol"],
         "tunnel": TUNNELS[raw["tunnel"]],
+        "pair_class": "foreign-" + class_name(raw[f"{peer}_ip"]),
+        "outer_class": outer_of(raw["outer"], endpoint == "b"),
         "sampling_rate": raw["sampling_rate"],
+        "active_timeout_s": None if raw["active_timeout"] == UNKNOWN else raw["active_timeout"],
+        "idle_timeout_s": None if raw["idle_timeout"] == UNKNOWN else raw["idle_timeout"],
         "first_seen": at(min(firsts)),
         "last_seen": at(max(h["last"] for h in halves.values())),
         **side_of("endpoint", halves[endpoint]),
         **side_of("peer", halves[peer]),
     }
+
+
+def class_name(ip: str) -> str:
+    return "foreign" if ip in FOREIGN else "special" if ip.startswith("10.") else "domestic"
+
+
+def outer_of(code: int, turned: bool) -> str:
+    if code == 0:
+        return "none"
+    names = ("domestic", "special", "foreign", "unallocated")
+    pair = [names[(code - 1) // 4], names[(code - 1) % 4]]
+    return "-".join(reversed(pair) if turned else pair)
 
 
 def at(microseconds: int) -> datetime | None:
@@ -262,7 +282,10 @@ a_row = st.builds(
     b_port=st.integers(0, 65535),
     protocol=st.sampled_from([1, 6, 17, 58]),
     tunnel=st.integers(0, len(TUNNELS) - 1),
+    outer=st.integers(0, 16),
     sampling_rate=st.sampled_from([1, 1000]),
+    active_timeout=st.sampled_from([UNKNOWN, 0, 60]),
+    idle_timeout=st.sampled_from([UNKNOWN, 15]),
     a=a_half(),
     b=a_half(),
 )
@@ -368,6 +391,8 @@ def test_half_of_a_denied_direction_is_blanked(homeland: Homeland, mask: int, bl
         dict(a=side(packets=-2)),
         dict(a=side(tcp_flags=256)),
         dict(b=side(max_bytes=2**31)),
+        dict(b=side(bytes=2**48 + 1)),
+        dict(a=side(packets=2**48 + 1)),
         dict(b=side(first=T0 + 9_000_000)),
         dict(b=side(first=NEVER)),
         dict(a=side(last=NEVER)),

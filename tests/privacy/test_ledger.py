@@ -27,18 +27,23 @@ def fill(path: Path, entries: int = 5, sign_key: Path | None = None) -> str:
     ledger = Ledger(path, sign_key)
     head = GENESIS
     for number in range(entries):
-        head = ledger.append("ingest", kept=number, dropped={"domestic": 3}, source="ab" * 32)
+        head = ledger.append(
+            "ingest", authority="a", kept=number, dropped={"domestic": 3}, source="ab" * 32
+        )
     return head
 
 
 def test_entries_chain_and_verify(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    heads = [Ledger(path).append("run", at_home="日本", share=0.5, none=None) for _ in range(3)]
+    heads = [
+        Ledger(path).append("run", authority="a", at_home="日本", share=0.5, none=None)
+        for _ in range(3)
+    ]
     entries = [json.loads(line) for line in path.read_bytes().splitlines()]
     assert [entry["seq"] for entry in entries] == [1, 2, 3]
     assert [entry["prev"] for entry in entries] == [GENESIS, *heads[:2]]
     assert [entry["hash"] for entry in entries] == heads
-    assert entries[0]["facts"] == {"at_home": "日本", "share": 0.5, "none": None}
+    assert entries[0]["facts"] == {"authority": "a", "at_home": "日本", "share": 0.5, "none": None}
     assert entries[0]["at"].endswith("Z")
     report = verify(path)
     assert (report.entries, report.head) == (3, heads[-1])
@@ -63,13 +68,13 @@ def test_empty_ledger_verifies_and_missing_does_not(tmp_path: Path) -> None:
 
 def test_the_last_entry_is_the_last_whole_one(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    ledger.append("first")
-    ledger.append("second", number=2)
+    ledger.append("first", authority="a")
+    ledger.append("second", authority="a", number=2)
     with ledger.path.open("ab") as torn:
         torn.write(b'{"seq":3')
     last = ledger.last()
     assert last is not None
-    assert (last["kind"], last["facts"]) == ("second", {"number": 2})
+    assert (last["kind"], last["facts"]) == ("second", {"authority": "a", "number": 2})
 
 
 def mutations(lines: list[bytes]) -> dict[str, list[bytes]]:
@@ -208,7 +213,7 @@ def test_lines_that_are_no_entries(tmp_path: Path, text: bytes, why: str) -> Non
     with pytest.raises(LedgerError, match=rf"entry 3 does not verify \({why}\)"):
         verify(path)
     with pytest.raises(LedgerError, match="last entry of the ledger was changed"):
-        Ledger(path).append("run")
+        Ledger(path).append("run", authority="a")
 
 
 def test_other_spelling_of_an_entry_is_found(tmp_path: Path) -> None:
@@ -232,9 +237,12 @@ def test_torn_tail_of_any_length_is_repaired(tmp_path: Path) -> None:
         path.write_bytes(good[:end])
         with pytest.raises(LedgerError, match=r"entry 3 does not verify \(torn\)"):
             verify(path)
-        Ledger(path).append("run")
+        Ledger(path).append("run", authority="a")
         repair, run = [json.loads(line) for line in path.read_bytes().splitlines()[2:]]
-        assert (repair["kind"], repair["facts"]) == ("repair", {"bytes_cut": end - start})
+        assert (repair["kind"], repair["facts"]) == (
+            "repair",
+            {"authority": "a", "bytes_cut": end - start},
+        )
         assert run["kind"] == "run"
         assert verify(path).entries == 4
 
@@ -242,24 +250,24 @@ def test_torn_tail_of_any_length_is_repaired(tmp_path: Path) -> None:
 def test_torn_first_line_is_repaired(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     path.write_bytes(b'{"at":')
-    Ledger(path).append("run")
+    Ledger(path).append("run", authority="a")
     assert verify(path).entries == 2
 
 
 def test_entries_longer_than_the_tail_that_is_read(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     for size in (1, 70_000, 300_000, 5):
-        Ledger(path).append("run", text="x" * size)
+        Ledger(path).append("run", authority="a", text="x" * size)
     with path.open("ab") as handle:
         handle.write(b"y" * 150_000)
-    Ledger(path).append("run")
+    Ledger(path).append("run", authority="a")
     assert verify(path).entries == 6
 
 
 def append_many(path: Path, writer: int, count: int) -> None:
     """Appends entries, each through a ledger of its own."""
     for number in range(count):
-        Ledger(path).append("ingest", writer=writer, number=number)
+        Ledger(path).append("ingest", authority="a", writer=writer, number=number)
 
 
 def test_concurrent_writers_lose_nothing(tmp_path: Path) -> None:
@@ -285,7 +293,7 @@ from pathlib import Path
 from telemetry.privacy.ledger import Ledger
 ledger = Ledger(Path(sys.argv[1]))
 while True:
-    print(ledger.append("ingest", text="x" * 50_000), flush=True)
+    print(ledger.append("ingest", authority="a", text="x" * 50_000), flush=True)
 """
 
 
@@ -300,7 +308,7 @@ def test_killed_writer_loses_no_acknowledged_entry(tmp_path: Path) -> None:
         writer.kill()
         seen += writer.stdout.readlines()
         writer.wait()
-        Ledger(path).append("run")
+        Ledger(path).append("run", authority="a")
         for head in (line.strip() for line in seen if line.endswith("\n")):
             assert verify(path, anchor=head).anchored
 
@@ -320,13 +328,13 @@ def test_full_disk_leaves_the_ledger_as_it_was(
 
     monkeypatch.setattr(os, "write", short_write)
     with pytest.raises(LakeError, match="No space left on device"):
-        Ledger(path).append("run", text="x" * 100)
+        Ledger(path).append("run", authority="a", text="x" * 100)
     assert path.read_bytes() == good
 
 
 def test_folder_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(LakeError, match="Cannot write the ledger"):
-        Ledger(tmp_path / "none" / "ledger.jsonl").append("run")
+        Ledger(tmp_path / "none" / "ledger.jsonl").append("run", authority="a")
 
 
 def test_append_to_a_changed_ledger_is_refused(tmp_path: Path) -> None:
@@ -335,7 +343,7 @@ def test_append_to_a_changed_ledger_is_refused(tmp_path: Path) -> None:
     good = path.read_bytes()
     path.write_bytes(good.replace(b'"kept":1', b'"kept":2'))
     with pytest.raises(LedgerError, match="last entry of the ledger was changed"):
-        Ledger(path).append("run")
+        Ledger(path).append("run", authority="a")
 
 
 @given(st.ip_addresses(), st.text(max_size=5), st.text(max_size=5))
@@ -343,7 +351,7 @@ def test_addresses_never_enter(address: Any, before: str, after: str) -> None:
     text = f"{before} {address} {after}"
     for value in (text, [text], {"a": {"b": [text]}}, {text: 1}):
         with pytest.raises(PrivacyError) as caught:
-            Ledger(Path("unused")).append("run", fact=value)
+            Ledger(Path("unused")).append("run", authority="a", fact=value)
         assert str(address) not in str(caught.value)
 
 
@@ -360,9 +368,9 @@ def test_addresses_never_enter(address: Any, before: str, after: str) -> None:
 )
 def test_address_forms_never_enter(value: str) -> None:
     with pytest.raises(PrivacyError, match="looks like an address"):
-        Ledger(Path("unused")).append("run", fact=value)
+        Ledger(Path("unused")).append("run", authority="a", fact=value)
     with pytest.raises(PrivacyError, match="looks like an address"):
-        Ledger(Path("unused")).append("run", **{value: 1})
+        Ledger(Path("unused")).append("run", authority="a", **{value: 1})
 
 
 @pytest.mark.parametrize(
@@ -379,7 +387,7 @@ def test_address_forms_never_enter(value: str) -> None:
     ],
 )
 def test_versions_times_and_hashes_may_enter(tmp_path: Path, value: Any) -> None:
-    Ledger(tmp_path / "ledger.jsonl").append("run", fact=value)
+    Ledger(tmp_path / "ledger.jsonl").append("run", authority="a", fact=value)
     assert verify(tmp_path / "ledger.jsonl").entries == 1
 
 
@@ -388,23 +396,33 @@ def test_versions_times_and_hashes_may_enter(tmp_path: Path, value: Any) -> None
 )
 def test_facts_are_plain_json(tmp_path: Path, value: Any) -> None:
     with pytest.raises(PrivacyError, match="not plain JSON"):
-        Ledger(tmp_path / "ledger.jsonl").append("run", fact=value)
+        Ledger(tmp_path / "ledger.jsonl").append("run", authority="a", fact=value)
     assert not (tmp_path / "ledger.jsonl").exists()
 
 
 @pytest.mark.parametrize("kind", ["", "Run", "192.0.2.1", "two words", "x" * 65])
 def test_kinds_are_short_words(kind: str) -> None:
     with pytest.raises(PrivacyError, match="short lower-case word"):
-        Ledger(Path("unused")).append(kind)
+        Ledger(Path("unused")).append(kind, authority="a")
+
+
+@pytest.mark.parametrize("authority", ["", None, 1])
+def test_no_act_without_an_authority(tmp_path: Path, authority: Any) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    with pytest.raises(PrivacyError, match="names the authority"):
+        ledger.append("run", authority=authority)
+    with pytest.raises(TypeError, match="authority"):
+        ledger.append("run")  # type: ignore[call-arg]
+    assert not ledger.path.exists()
 
 
 def test_append_reads_only_the_tail(tmp_path: Path) -> None:
     """A broken first entry is the verifier's to find; appending must not read that far."""
     path = tmp_path / "ledger.jsonl"
     for _ in range(4):
-        Ledger(path).append("run", text="x" * 100_000)
+        Ledger(path).append("run", authority="a", text="x" * 100_000)
     data = path.read_bytes()
     path.write_bytes(b"?" + data[1:])
-    Ledger(path).append("run")
+    Ledger(path).append("run", authority="a")
     with pytest.raises(LedgerError, match=r"entry 1 does not verify \(not JSON\)"):
         verify(path)

@@ -11,7 +11,6 @@ import struct
 import tempfile
 from collections.abc import Iterable, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -20,7 +19,7 @@ from telemetry.columns import Layer, schema
 from telemetry.homeland import IN_OUT, OUT_IN, OUT_OUT, Border, load
 from telemetry.lake.merge import merge_segments
 from telemetry.privacy import Gate, Keys
-from telemetry.readers import find_reader
+from telemetry.readers import Session, find_reader
 from telemetry.readers.source import Source
 from telemetry.records import Tally
 
@@ -269,8 +268,7 @@ def border(
 
 @cache
 def _keys() -> Keys:
-    with tempfile.TemporaryDirectory() as folder:
-        return Keys.create(Path(folder) / "keys")
+    return Keys(bytes(range(32)))
 
 
 class Reading(NamedTuple):
@@ -285,9 +283,10 @@ def read_source(
 ) -> Reading:
     """Reads a capture through the privacy gate."""
     tally = Tally()
-    reader = find_reader(source, decoder)
+    session = Session(home, decoder)
+    reader = find_reader(source, session)
     gate = Gate(home, _keys(), sensor)
-    tables = [gate.admit(batch, tally, True) for batch in reader.read(source, home, tally)]
+    tables = [gate.admit(batch, tally, True) for batch in reader.read(source, session, tally)]
     return Reading(pa.concat_tables([schema(Layer.RECORD).empty_table(), *tables]), tally)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import struct
+import subprocess
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,13 +41,15 @@ from capture_kit import (
     tcp,
     udp,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from telemetry.columns import BURST_US, CUT_US, IDLE_US
 from telemetry.errors import SourceError
 from telemetry.raw import RawBatch
-from telemetry.readers import capture
-from telemetry.readers.capture import CORRUPT_FROM_HERE, CUT_SHORT, LAST_TIME, LONGEST
-from telemetry.readers.meter import BATCH, FlowTable
+from telemetry.readers.packets import capture
+from telemetry.readers.packets.capture import CORRUPT_FROM_HERE, CUT_SHORT, LAST_TIME, LONGEST
+from telemetry.readers.packets.meter import BATCH, FlowTable
 
 OUT = ethernet(ip4(DOMESTIC4, FOREIGN4, UDP, udp(40000, 53, b"q" * 20)))
 BACK = ethernet(ip4(FOREIGN4, DOMESTIC4, UDP, udp(53, 40000, b"r" * 200)))
@@ -108,6 +114,151 @@ def test_a_packet_larger_than_the_read_buffer(decoder: Decoder) -> None:
     assert read(data[:-70], decoder=decoder.name).tally.damage == CUT_SHORT
 
 
+# Variants of classic pcap
+
+
+def variant(
+    magic: int,
+    order: str,
+    version: tuple[int, int] = (2, 4),
+    extra: bytes = b"",
+    swap: bool = False,
+) -> bytes:
+    """Makes a capture of three packets with `extra` behind each record's header."""
+    scale = 1000 if magic in (0xA1B23C4D, 0x1C0001AC) else 1
+    data = struct.pack(order + "IHHiIII", magic, *version, 0, 0, 65535, ETHERNET)
+    if magic in (0x1C0001AC, 0x1C0001AB):
+        data += struct.pack(order + "I", 12345)
+    for number, frame in enumerate((OUT, BACK, OUT)):
+        seconds, micro = divmod(NOON + number, SECOND)
+        lengths = [len(frame), len(frame) + 7]
+        if swap:
+            lengths.reverse()
+        data += struct.pack(order + "4I", seconds, micro * scale, *lengths) + extra + frame
+    return data
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(
+    ("magic", "version", "extra", "swap"),
+    [
+        (0x1C0001AC, (2, 4), b"", False),
+        (0x1C0001AB, (2, 4), b"", False),
+        (0xA1B2C3D4, (2, 2), b"", True),
+        (0xA1B2C3D4, (543, 0), b"", True),
+        (0xA1B2C3D4, (2, 3), b"", True),
+        (0xA1B2C3D4, (2, 3), b"", False),
+        (0xA1B2C3D4, (2, 4), b"\0\0\0\0\0\x08\0\0", False),
+        (0xA1B2CD34, (2, 4), b"\0\0\0\0\0\x08\0\0", False),
+        (0xA1B2CD34, (2, 4), b"\0\0\0\0\0\x08\0\1\2\3\4\5", False),
+        (0xA1B2C3D4, (2, 4), b"nokia", False),
+    ],
+)
+def test_variants_of_pcap(
+    decoder: Decoder, order: str, magic: int, version: tuple[int, int], extra: bytes, swap: bool
+) -> None:
+    if extra == b"nokia":
+        extra = struct.pack(order + "I", 0x9FBFB601)
+    row = only(variant(magic, order, version, extra, swap), decoder)
+    assert (row["first_seen"], row["last_seen"]) == (at(NOON), at(NOON + 2))
+    assert (row["endpoint_packets"], row["peer_packets"]) == (1, 2)
+
+
+def test_captures_of_aix(decoder: Decoder) -> None:
+    data = struct.pack(">IHHiIII", 0xA1B2C3D4, 2, 2, 0, 0, 65535, 6)
+    data += struct.pack(">4I", NOON // SECOND, 5000, len(OUT), len(OUT)) + OUT
+    assert only(data, decoder)["first_seen"] == at(NOON + 5)
+
+
+@given(
+    fraction=st.integers(0, 2**32 - 1),
+    wires=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=3),
+)
+@settings(max_examples=50, deadline=None)
+def test_nonsense_in_a_record_does_not_turn_pcap_into_a_variant(
+    fraction: int, wires: list[int]
+) -> None:
+    data = pcap([])
+    for wire in wires:
+        data += struct.pack("<4I", NOON // SECOND, fraction, len(OUT), wire) + OUT
+    assert assert_same(data).tally.read == len(wires)
+
+
+def editcap_types() -> list[str]:
+    """Returns the names of the file types that editcap can write."""
+    if not shutil.which("editcap"):
+        return []
+    listed = subprocess.run(["editcap", "-F"], capture_output=True, text=True, check=False)
+    return re.findall(r"(?m)^    (\S+) - ", listed.stdout + listed.stderr)
+
+
+def test_what_editcap_writes_is_read_alike_or_refused_by_name(tmp_path: Path) -> None:
+    if not editcap_types():
+        pytest.skip("editcap is not installed")
+    packets = [Packet(NOON + i * 1000, OUT if i % 3 else BACK) for i in range(9)]
+    (tmp_path / "in.pcap").write_bytes(pcap(packets))
+    expected = assert_same(pcap(packets))
+    was_read, was_refused = set(), set()
+    for kind in editcap_types():
+        made = tmp_path / kind
+        command = ["editcap", "-F", kind, tmp_path / "in.pcap", made]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            continue  # it cannot hold Ethernet
+        try:
+            found = read(made.read_bytes())
+        except SourceError as error:
+            assert "which is not read; convert it with" in str(error), kind
+            was_refused.add(kind)
+            continue
+        assert found.tally == expected.tally, kind
+        assert merged([found]).equals(merged([expected])), kind
+        was_read.add(kind)
+    ours = {"pcap", "pcapng", "nsecpcap", "modpcap", "nokiapcap", "rh6_1pcap", "suse6_3pcap"}
+    assert was_read == ours | {"snoop"}
+    assert was_refused > {"netmon1", "netmon2", "ngsniffer"}
+
+
+# snoop
+
+
+def snoop(packets: list[bytes], link: int = 4, trailer: bytes = b"", version: int = 2) -> bytes:
+    """Makes a snoop file."""
+    data = b"snoop\0\0\0" + struct.pack(">II", version, link)
+    for number, frame in enumerate(packets):
+        padded = frame + b"\0" * (-len(frame) % 4) + trailer
+        data += struct.pack(">5I", len(frame), len(frame), 24 + len(padded), 0, NOON // SECOND)
+        data += struct.pack(">I", number) + padded
+    return data
+
+
+def test_snoop(decoder: Decoder) -> None:
+    row = only(snoop([OUT, BACK, OUT]), decoder)
+    assert (row["first_seen"], row["last_seen"]) == (at(NOON), at(NOON + 2))
+    assert (row["endpoint_packets"], row["peer_packets"]) == (1, 2)
+
+
+def test_snoop_of_surveyor_counts_links_its_own_way(decoder: Decoder) -> None:
+    assert only(snoop([OUT], 12, bytes(16), version=4), decoder)["peer_packets"] == 1
+    tally = read(snoop([OUT], 12), decoder=decoder.name).tally
+    assert dict(tally.dropped) == {"link_type_unsupported": 1}
+    assert tally.linktypes == {"snoop_12"}
+
+
+def test_damaged_snoop(decoder: Decoder) -> None:
+    data = snoop([OUT, BACK])
+    for size in range(16 + 24 + len(OUT) + 3, len(data)):
+        tally = read(data[:size], decoder=decoder.name).tally
+        assert tally.read == 1
+    assert tally.damage == CUT_SHORT
+    for lengths in ((60, 60, 80, 0), (60, 60, LONGEST + 1, 0), (60, 2**32 - 1, 2**32 - 1, 0)):
+        absurd = data + struct.pack(">4I", *lengths) + b"x" * 80
+        tally = read(absurd, decoder=decoder.name).tally
+        assert (tally.read, tally.damage) == (2, CORRUPT_FROM_HERE)
+    for head, says in ((data[:15], "inside its header"), (snoop([], version=6), "version")):
+        with pytest.raises(SourceError, match=says):
+            read(head, decoder=decoder.name)
+
+
 # pcapng
 
 
@@ -148,6 +299,7 @@ def test_other_blocks_and_options_are_stepped_over(decoder: Decoder) -> None:
     data = (
         section(options=comment)
         + block("<", 0x0BAD, b"x" * 13)
+        + block("<", 0x40000BAD, b"\0\0\x1e\x8e" + b"x" * 40)
         + Interface().block("<")
         + block("<", 10, b"secrets")
         + enhanced("<", 0, NOON, Packet(0, OUT), comment)
@@ -157,6 +309,26 @@ def test_other_blocks_and_options_are_stepped_over(decoder: Decoder) -> None:
     )
     row = only(data, decoder)
     assert (row["first_seen"], row["last_seen"]) == (at(NOON), at(NOON + 5))
+
+
+@pytest.mark.parametrize("length", [-1, 0, 3, 10**12, -7])
+def test_a_section_is_as_long_as_its_blocks_whatever_it_says(decoder: Decoder, length: int) -> None:
+    first = block("<", 0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, length))
+    first += Interface().block("<") + enhanced("<", 0, NOON, Packet(0, OUT))
+    assert only(first + first, decoder)["peer_packets"] == 2
+
+
+@pytest.mark.timeout(60)
+def test_an_interface_with_a_million_options(decoder: Decoder) -> None:
+    body = struct.pack("<HHI", RAW, 0, 0) + option("<", 2, b"") * 1_000_000
+    data = section() + block("<", 1, body) + enhanced("<", 0, NOON, Packet(NOON, OUT[14:]))
+    assert read(data, decoder=decoder.name).tally.kept == 1
+
+
+def test_an_interface_may_say_how_long_its_check_sequences_are(decoder: Decoder) -> None:
+    described = struct.pack("<HHI", ETHERNET, 0, 0) + option("<", 13, b"\4") + option("<", 0, b"")
+    data = section() + block("<", 1, described) + enhanced("<", 0, NOON, Packet(0, OUT + b"\0" * 4))
+    assert only(data, decoder)["peer_bytes"] == 48
 
 
 def test_sections_forget_interfaces_and_may_change_byte_order(decoder: Decoder) -> None:

@@ -17,14 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from telemetry.errors import SourceError
-from telemetry.homeland import Border
 from telemetry.raw import NEVER, UNKNOWN, RawBatch, Side
-from telemetry.readers import zeek
+from telemetry.readers import Session, zeek
+from telemetry.readers.rows import numbers, texts
 from telemetry.readers.source import Source, open_source
 from telemetry.reasons import Reason
 from telemetry.records import Tally
 
 Save = Callable[[bytes], Source]
+NO_SESSION = cast(Session, None)
 
 FIELDS = [
     "ts", "uid", "id.orig_h", "id.orig_p", "id.resp_h", "id.resp_p", "proto", "service",
@@ -122,7 +123,7 @@ def read(source: Source) -> tuple[dict[str, list[Any]], Tally]:
     """Reads all rows, batches joined, one list for each column."""
     tally = Tally()
     columns: dict[str, list[Any]] = {}
-    for batch in zeek.READER.read(source, cast(Border, None), tally):
+    for batch in zeek.READER.read(source, NO_SESSION, tally):
         batch.check()
         for name, values in arrays(batch):
             columns.setdefault(name, []).extend(values.tolist())
@@ -294,8 +295,8 @@ def test_lines_without_an_address(save: Save, text: str) -> None:
 )
 def test_addresses_are_read_as_python_reads_them(text: str) -> None:
     data = np.frombuffer(text.encode(), dtype=np.uint8)
-    texts = zeek._Texts(data, np.array([0]), np.array([len(data)]))
-    hi, lo, known = zeek._addresses(texts)
+    column = texts.Texts(data, np.array([0]), np.array([len(data)]))
+    hi, lo, known = numbers.addresses(column)
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -318,7 +319,7 @@ def test_json_holds_the_same_records(save: Save) -> None:
     dated = [r | {"_path": "conn", "ts": iso(r["ts"])} for r in flat]
     for rows in (flat, under, nested, dated):
         source = save(json_log(rows))
-        assert zeek.READER.recognises(source.head)
+        assert zeek.READER.recognises(source.head, NO_SESSION)
         assert read(source)[0] == expected
 
 
@@ -363,7 +364,7 @@ def test_other_separators(save: Save) -> None:
 def test_windows_line_ends_blank_lines_and_a_mark_of_byte_order(save: Save) -> None:
     log = b"\xef\xbb\xbf" + text_log().replace(b"\n", b"\r\n").replace(b"ssl", b"\xff\xfe")
     source = save(log.replace(b"\r\n#close", b"\r\n\r\n\r\n#close"))
-    assert zeek.READER.recognises(source.head)
+    assert zeek.READER.recognises(source.head, NO_SESSION)
     columns, tally = read(source)
     assert columns == read(save(text_log()))[0]
     assert not tally.dropped
@@ -382,7 +383,7 @@ def test_a_header_that_lost_its_hash(save: Save) -> None:
     plain = b"\n".join("\t".join(r[n] for n in FIELDS).encode() for r in decimals) + b"\n"
     header = "\t".join(FIELDS).encode() + b"\n"
     source = save(header + plain + header + plain)
-    assert zeek.READER.recognises(source.head)
+    assert zeek.READER.recognises(source.head, NO_SESSION)
     columns, tally = read(source)
     expected = read(save(text_log()))[0]
     assert columns == {name: values * 2 for name, values in expected.items()}
@@ -432,7 +433,7 @@ def test_lines_with_too_many_fields(save: Save) -> None:
 def test_chunks_and_long_lines(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = read(save(text_log(ROWS * 20)))
     lines, _ = read(save(json_log([json_row(r) for r in ROWS * 20])))
-    monkeypatch.setattr(zeek, "_CHUNK", 1000)
+    monkeypatch.setattr(texts, "CHUNK", 1000)
     assert read(save(text_log(ROWS * 20)))[0] == whole
     assert read(save(json_log([json_row(r) for r in ROWS * 20])))[0] == lines == whole
     log = text_log(ROWS * 20).replace(b"ssl", b"x" * 5000, 2)
@@ -440,21 +441,74 @@ def test_chunks_and_long_lines(save: Save, monkeypatch: pytest.MonkeyPatch) -> N
     assert (len(columns["a_hi"]), malformed(tally)) == (20 * len(ROWS) - 2, 2)
 
 
-def test_snapshots_of_open_connections_are_refused(save: Save) -> None:
+def snapshots(connections: int, times: int) -> list[dict[str, str]]:
+    """Snapshots of connections that send ten packets between any two."""
+    return [
+        row(id_orig_p=str(1000 + port), orig_pkts=str(10 * time), duration=f"{time}.5")
+        for time in range(1, times + 1)
+        for port in range(connections)
+    ]
+
+
+def open_logs(rows: list[dict[str, str]]) -> list[bytes]:
+    return [
+        text_log(rows, path="open_conn"),
+        text_log(rows, path="conn_long"),
+        json_log([json_row(r) | {"_path": "open_conn", "_write_ts": r["ts"]} for r in rows]),
+    ]
+
+
+def test_the_last_snapshot_of_a_connection_counts(save: Save) -> None:
+    for content in open_logs(snapshots(30, 4)):
+        columns, tally = read(save(content))
+        assert columns["a.packets"] == [40] * 30
+        assert columns["a.last"] == [1_672_843_056_941_541 + 4_500_000] * 30
+        assert sorted(columns["a_port"]) == list(range(1000, 1030))
+        assert dict(tally.dropped) == {Reason.SUPERSEDED.label: 90}
+
+
+def test_many_snapshots_are_read_in_shares(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [*snapshots(300, 2), row(orig_pkts="1.5"), row(id_orig_h="none")]
+    contents = open_logs(rows)
+    whole = [sorted(read(save(content))[0]["a_port"]) for content in contents]
+    monkeypatch.setattr(zeek, "_MAX_CONNECTIONS", 50)
+    monkeypatch.setattr(zeek, "_SETTLE", 60)
+    monkeypatch.setattr(texts, "CHUNK", 3000)
+    for content, ports in zip(contents, whole, strict=True):
+        columns, tally = read(save(content))
+        assert sorted(columns["a_port"]) == ports == list(range(1000, 1300))
+        assert dict(tally.dropped) == {
+            Reason.SUPERSEDED.label: 300,
+            Reason.MALFORMED_ROW.label: 1,
+            Reason.NO_ADDRESS.label: 1,
+        }
+
+
+def test_too_many_snapshots_in_a_pipe(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zeek, "_MAX_CONNECTIONS", 50)
+    monkeypatch.setattr(zeek, "_SETTLE", 60)
+    source = save(text_log(snapshots(300, 1), path="open_conn"))
+    source.sha256 = None  # as of a pipe
+    with pytest.raises(SourceError, match="give a file"):
+        read(source)
+
+
+def test_snapshots_among_connections_are_refused(save: Save) -> None:
+    first = text_log(ROWS * 200)
     for content in (
-        text_log(path="open_conn"),
-        json_log([json_row(row()) | {"_path": "open_conn"}]),
+        first * 4 + text_log(path="open_conn"),
+        json_log([json_row(row())] * 400 + [json_row(row()) | {"_path": "open_conn"}]),
     ):
-        with pytest.raises(SourceError, match="open_conn log, snapshots"):
+        with pytest.raises(SourceError, match="mixes connections and snapshots"):
             read(save(content))
 
 
 @pytest.mark.parametrize("log", ["dns", "http", "ssl", "ssh"])
 def test_other_logs_are_refused_by_name(save: Save, log: str) -> None:
     as_json = json_log([json_row(row()) | {"_path": log}])
-    for content in (text_log(path=log), as_json, json_log([json_row(row())]) + as_json):
+    for content in (text_log(path=log), as_json):
         source = save(content)
-        assert zeek.READER.recognises(source.head)
+        assert zeek.READER.recognises(source.head, NO_SESSION)
         with pytest.raises(SourceError, match=f"This is a Zeek {log} log; only conn logs hold"):
             read(source)
 
@@ -487,7 +541,7 @@ def test_missing_fields_are_named(save: Save) -> None:
     ],
 )
 def test_other_formats_are_not_recognised(head: bytes) -> None:
-    assert not zeek.READER.recognises(head)
+    assert not zeek.READER.recognises(head, NO_SESSION)
 
 
 SAMPLES = [text_log(), text_log() + text_log(names=FIELDS[::-1]), json_log(map(json_row, ROWS))]
@@ -509,7 +563,7 @@ def test_any_input_gives_records_or_one_error(
     path = tmp_path_factory.getbasetemp() / "fuzzed"
     path.write_bytes(content or b"\n")
     source = open_source(str(path))
-    zeek.READER.recognises(source.head)
+    zeek.READER.recognises(source.head, NO_SESSION)
     try:
         read(source)  # asserts that read = rows + dropped
     except SourceError as error:
@@ -527,13 +581,9 @@ def test_every_log_of_the_corpus_is_read_or_refused_by_name(corpus: Path) -> Non
     read_logs = 0
     for path in logs_of(corpus):
         source = open_source(str(path))
-        assert zeek.READER.recognises(source.head), path
+        assert zeek.READER.recognises(source.head, NO_SESSION), path
         if "conn" not in path.name:
             with pytest.raises(SourceError, match=r"This is a Zeek \w+ log; only conn"):
-                read(source)
-            continue
-        if b"#path\topen_conn" in source.head or b'"_path":"open_conn"' in source.head:
-            with pytest.raises(SourceError, match="open_conn log, snapshots"):
                 read(source)
             continue
         columns, tally = read(source)
@@ -549,3 +599,18 @@ def data_lines(path: Path) -> int:
         content = gzip.decompress(content)
     lines = [line for line in io.BytesIO(content) if line.strip() and not line.startswith(b"#")]
     return len(lines) - lines[0].startswith(b"ts\t")
+
+
+def test_its_first_time_is_told() -> None:
+    later = row(ts="1672843057.0")
+    for log in (text_log([later, row(), later]), text_log([later, row(), row()])):
+        assert zeek.READER.starts(log[:-100]) == 1_672_843_056_941_541
+    assert zeek.READER.starts(json_log([json_row(later)])) == 1_672_843_057_000_000
+    assert zeek.READER.starts(text_log([])) is None
+
+
+def test_a_stream_of_all_logs_gives_its_connections_and_counts_the_rest(save: Save) -> None:
+    conn, dns, weird = (json_row(row()) | {"_path": path} for path in ("conn", "dns", "weird"))
+    columns, tally = read(save(json_log([dns, conn, weird, conn, dns])))
+    assert len(columns["a_hi"]) == 2
+    assert (tally.read, dict(tally.dropped)) == (5, {"not_a_record": 3})

@@ -162,14 +162,14 @@ def test_addresses_are_registered_where_the_plan_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", captures() + logs())
 def test_every_foreign_endpoint_is_labelled(name: str) -> None:
-    labelled = {row["endpoint"] for row in labels() if f"captures/{row['capture']}" == name}
+    labelled = {row["foreign_ip"] for row in labels() if row["file"] == name}
     assert labelled == set(truth()["files"][name]["foreign"])
 
 
 def test_an_endpoint_has_one_role() -> None:
     roles: dict[str, set[str]] = {}
     for row in labels():
-        roles.setdefault(row["endpoint"], set()).add(row["role"])
+        roles.setdefault(row["foreign_ip"], set()).add(row["role"])
     assert all(len(found) == 1 for found in roles.values())
     wanted = {"benign", "c2", "scanner", "bruteforce", "ddos", "reflector", "spam", "spoofed"}
     assert wanted == {role for found in roles.values() for role in found}

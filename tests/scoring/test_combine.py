@@ -23,12 +23,8 @@ def _empty() -> pa.Table:
 
 
 EMPTY = _empty()
-TEXTS = {
-    "rhythm_series": ("start", "beat", "start_in"),
-    "rhythm_kind": ("other", "web", "clock", "rat", "login"),
-    "retry_kind": ("other", "web", "clock", "rat", "login"),
-    "talk_kind": ("other", "web", "clock", "rat", "login"),
-}
+SERIES = ("start", "beat", "start_in")
+KINDS = ("other", "web", "clock", "rat", "login")
 SHARES = ("regularity", "share", "dispersion")
 
 
@@ -44,8 +40,8 @@ def random_features(rng: random.Random, rows: int) -> pa.Table:
 def _value(field: pa.Field, rng: random.Random, row: int) -> object:
     if field.name == "endpoint_ip":
         return f"198.51.{row // 256}.{row % 256}"
-    if field.name in TEXTS:
-        return rng.choice(TEXTS[field.name])
+    if pa.types.is_string(field.type):
+        return rng.choice(SERIES if field.name == "rhythm_series" else KINDS)
     if pa.types.is_timestamp(field.type):
         return datetime(2026, 1, 1 + row % 28)
     if pa.types.is_boolean(field.type):

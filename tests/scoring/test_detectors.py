@@ -300,3 +300,96 @@ def test_sampled_tries_are_believed_less() -> None:
     plain = scored(rows + other_hosts(5))
     sampled = scored([{**row, "sampling_rate": 100} for row in rows] + other_hosts(5))
     assert sampled.score < plain.score
+
+
+def bot(every: float = 60, port: int = 80) -> Rows:
+    """Keeps time with one server, and says the same out of time to another."""
+    irregular = [0.0, 31, 300, 340, 610, 1500]
+    return [
+        call("198.51.100.2", port, times=30, every=every),
+        *(
+            call(port=port, times=1, peer={"port": 30000 + number, "at": at, "until": at + 0.3},
+                 endpoint={"at": at + 0.1, "until": at + 0.4})
+            for number, at in enumerate(irregular)
+        ),
+    ]  # fmt: skip
+
+
+def test_who_is_told_the_same_as_a_beacon_is_its_kin() -> None:
+    found = {reason.name: reason for reason in scored(bot()).reasons}
+    assert found["kin"].contribution > 0.3
+    assert "sends it 400 bytes at a time on port 80" in found["kin"].text
+    assert "as it does in a rhythm to 1 other address" in found["kin"].text
+
+
+def test_servers_of_one_update_service_are_no_kin_of_a_beacon() -> None:
+    found = {reason.name: reason for reason in scored(bot(every=900)).reasons}
+    assert found.get("kin") is None or found["kin"].contribution < 0.2
+
+
+def mail(ip: str, host: str, at: float, size: int) -> dict[str, Any]:
+    """One delivery to the mail server of an inside network."""
+    talk = {"flags": "SAF", "packets": 9, "payload": 300}
+    return {
+        "endpoint": {"ip": ip, "port": 40000, "at": at, "until": at + 4, "bytes": size, **talk},
+        "peer": {"host": host, "port": 25, "at": at + 0.1, "until": at + 4, "bytes": 700, **talk},
+    }
+
+
+def test_mail_that_thirty_servers_turn_down_is_spam_and_a_newsletter_is_not() -> None:
+    rows = [mail("198.51.100.1", f"mx{n}", 40.3 * n**1.1, 600 + n) for n in range(30)]
+    rows += [mail("198.51.100.2", f"mx{n}", 37.1 * n**1.1, 9000 + 70 * n) for n in range(30)]
+    found = scored(rows)
+    assert (found.role, found.listed) == ("spam", True)
+    assert "30 mail sessions with 30 inside hosts" in found.reasons[0].text
+    assert not scored(rows, "198.51.100.2").listed
+    assert not scored(rows[:4]).listed
+
+
+def test_who_passes_on_what_it_gets_is_a_relay() -> None:
+    talk = {"flags": "SAF", "packets": 9, "payload": 500}
+
+    def passed(ip: str, n: int, size: int) -> Rows:
+        at = 400.0 * n**1.1
+        into = {"ip": ip, "port": 1080, "at": at + 0.1, "until": at + 3, "bytes": 5000, **talk}
+        source = {"host": "a", "port": 9000 + n, "at": at, "until": at + 3, "bytes": size, **talk}
+        on = {"ip": ip, "port": 9500 + n, "at": at + 0.4, "until": at + 3, "bytes": 900 + n, **talk}
+        target = {"host": f"t{n}", "port": 22, "at": at + 0.5, "until": at + 3, **talk}
+        return [
+            {"endpoint": into, "peer": source},
+            {"endpoint": on, "peer": {**target, "bytes": 5100}},
+        ]
+
+    relay = [row for n in range(12) for row in passed("198.51.100.1", n, 930 + n)]
+    found = scored([*relay, *other_hosts(5)])
+    assert (found.role, found.listed) == ("relay", True)
+    assert "12 connections from 1 inside host went on to 12 other inside hosts" in (
+        found.reasons[0].text
+    )
+    other = [row for n in range(12) for row in passed("198.51.100.1", n, 3000 + 900 * n)]
+    assert not scored([*other, *other_hosts(5)]).listed
+
+
+def test_a_disk_sent_to_an_odd_port_is_exfiltration_and_a_backup_is_not() -> None:
+    def sent(port: int, size: int) -> dict[str, Any]:
+        peer = {"bytes": size, "packets": size // 1400, "until": 900}
+        return call(port=port, times=1, peer=peer, endpoint={"bytes": size // 60, "until": 900})
+
+    found = scored([sent(8444, 2_000_000_000), *other_hosts(30)])
+    assert (found.role, found.listed) == ("exfiltration", True)
+    assert "sent it 2,000 MB on port 8444, 60 times what it got" in found.reasons[0].text
+    for harmless in (sent(443, 2_000_000_000), sent(8444, 9_000_000)):
+        assert not scored([harmless, *other_hosts(30)]).listed
+
+
+def test_a_fetch_before_a_beacon_is_told_but_never_listed() -> None:
+    big = {"bytes": 300_000, "packets": 210}
+    fetch = call("198.51.100.2", 80, times=1, endpoint=big)
+    later = {"at": 90, "until": 90.4}
+    beacon = call(times=40, endpoint=later, peer={"at": 89.9, "until": 90.3})
+    found = scored([fetch, beacon, *other_hosts(30)], "198.51.100.2")
+    assert (found.role, found.listed) == ("malware_download", False)
+    assert "fetched 300,000 bytes from port 80 and 89.9 s later began" in found.reasons[0].text
+    pages = [call(f"198.51.100.{n}", 80, times=1, endpoint=big) for n in range(3, 20)]
+    among = scored([fetch, beacon, *pages, *other_hosts(30)], "198.51.100.2")
+    assert among.score < 0.25 * found.score

@@ -9,8 +9,9 @@ left out has a default, so that a case shows only what it is about:
       repeat: {times: 10, every: 60}
 
 `flags` holds letters of F, S, R, P, A and U; `bursts` lists [start, end] pairs. A side with
-`packets: 0` was silent; one with `unknown: true` was not visible. `peer: {ip: …}` is a
-foreign peer. `repeat` shifts the row in time, and moves the higher port up by one each time.
+`packets: 0` was silent; one with `unknown: true` was not visible. `exported: true` is a row
+of an exporter, which knows neither payload nor sizes of packets. `peer: {ip: …}` is a foreign
+peer. `repeat` shifts the row in time, and moves the higher port up by one each time.
 """
 
 from __future__ import annotations
@@ -78,6 +79,9 @@ def _record(row: Row) -> dict[str, Any]:
         for end in ("first", "last")
         if sides[f"{side}_{end}"] is not None
     ]
+    if row.get("exported"):
+        for name in ("payload_bytes", "min_bytes", "max_bytes"):
+            sides |= {f"{side}_{name}": None for side in ("endpoint", "peer")}
     host = peer.get("host")
     return {
         "sensor": row.get("sensor", "link"),
@@ -90,7 +94,11 @@ def _record(row: Row) -> dict[str, Any]:
         "peer_port": peer["port"],
         "protocol": PROTOCOLS[protocol],
         "tunnel": row.get("tunnel", "none"),
+        "pair_class": "foreign-domestic" if host else "foreign-foreign",
+        "outer_class": "none",
         "sampling_rate": row.get("sampling_rate", 1),
+        "active_timeout_s": row.get("active_timeout_s"),
+        "idle_timeout_s": row.get("idle_timeout_s"),
         "first_seen": min(times),
         "last_seen": max(times),
         **sides,

@@ -5,19 +5,25 @@ from __future__ import annotations
 from telemetry.scoring.contract import Detector
 from telemetry.scoring.detectors import (
     company,
+    delivery,
+    download,
     flood,
     guessing,
+    kin,
     knock,
+    relay,
     retries,
     rhythm,
     scan,
     session,
+    upload,
 )
 
 DETECTORS: tuple[Detector, ...] = (
     rhythm.DETECTOR,
     retries.DETECTOR,
     session.DETECTOR,
+    kin.DETECTOR,
     company.TOOL_PORT,
     company.SIZES,
     company.ODD_PORT,
@@ -28,4 +34,8 @@ DETECTORS: tuple[Detector, ...] = (
     guessing.DETECTOR,
     flood.REFLECTION,
     flood.FLOOD,
+    relay.DETECTOR,
+    delivery.DETECTOR,
+    download.DETECTOR,
+    upload.DETECTOR,
 )

@@ -22,13 +22,15 @@ from telemetry.scoring.contract import (
     steps,
 )
 from telemetry.scoring.detectors.rhythm import popularity
+from telemetry.scoring.detectors.session import upload
 
 
 def _sizes(f: Columns) -> Evidence:
     sent, got = f["rhythm_peer_dispersion"], f["rhythm_endpoint_dispersion"]
     # A MAD of a tenth of the median is what padding and changing host names leave.
     alike = 1 - 0.6 * ramp(sent, 0.05, 0.5) - 0.4 * ramp(got, 0.05, 0.5)
-    enough = (f["rhythm_answered"] >= 4) & (f["rhythm_regularity"] > 0)
+    # A few samples of a conversation say nothing about its size.
+    enough = (f["rhythm_answered"] >= 4) & (f["rhythm_regularity"] > 0) & (f["sampling_rate"] == 1)
     sub = np.where(enough & ~np.isnan(sent + got), alike, 0.0)
 
     def sentence(i: int) -> str:
@@ -55,8 +57,7 @@ def _odd_port(f: Columns) -> Evidence:
     answered = (f["talk_peer_bytes"] > 0) & (f["talk_endpoint_bytes"] > 0)
     sub = np.where(odd & called & (rhythmic | retried | answered), 1.0, 0.0)
     # Who sends more than it gets is no customer.
-    upload = f["talk_peer_bytes"] / np.maximum(f["talk_peer_bytes"] + f["talk_endpoint_bytes"], 1)
-    sub = sub * (0.6 + 0.4 * ramp(upload, 0.3, 0.5)) * popularity(f) * _of_a_quiet_host(f)
+    sub = sub * (0.6 + 0.4 * ramp(upload(f), 0.3, 0.5)) * popularity(f) * _of_a_quiet_host(f)
     port = picked("port")
 
     def sentence(i: int) -> str:

@@ -20,6 +20,10 @@ def _reflection(f: Columns) -> Evidence:
     alone = ramp(f["amplified_packets"], 10, 100) * ramp(size, 200, 600) * 0.8
     alone = np.where(f["both_ways"] & ~f["asked_for"], alone, 0.0)
     bounced = steps(f["crowd_reflected"], {15: 0.0, 30: 0.6, 100: 0.9, 300: 1.0})
+    # Of one side alone, the victims of a scan from inside look like reflectors. But forged
+    # calls come from any port, and no host makes calls from those below 1024 (RFC 6335).
+    scanned = (f["half_seen_share"] > 0.5) & (f["reflected_to_system_ports"] < 3)
+    bounced = np.where(scanned, 0.6 * bounced, bounced)
     answers = np.maximum(amplified, alone)
     sub = np.maximum(answers, bounced)
     sub = np.where(f["asked_for"], 0.6 * sub, sub)

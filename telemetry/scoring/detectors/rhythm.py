@@ -7,7 +7,10 @@ are clocks, update checks and push services. The factors below say so.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from telemetry.scoring.contract import (
     Columns,
@@ -58,13 +61,11 @@ def _habit(f: Columns) -> Floats:
     factor[one_of(kind, "clock", "name")] = 0.05
     factor[one_of(kind, "mail", "login", "share", "plumbing", "talk", "peer")] = 0.5
     factor[one_of(kind, "tunnel")] = 0.3
-    # On web ports, checks for updates, mail and telemetry keep even time too, but from
-    # some five minutes upward, as their makers pay for every call (Windows 15 and 28
-    # minutes, browsers 5 and 30 minutes and more). Their timers are mostly exact; jitter
-    # is what beacons are given to look human (Cobalt Strike, Sliver).
+    # The timers of honest software are mostly exact; jitter is what beacons are given to look
+    # human (Cobalt Strike, Sliver).
     web = one_of(kind, "web") & ~from_outside
-    slow = steps(f["rhythm_median_s"], {120: 1.0, 300: 0.55, 900: 0.4})
-    unsteady = f["rhythm_mad_s"] > 0.02 * f["rhythm_median_s"]
+    slow = timetable(kind, f["rhythm_median_s"])
+    unsteady = _jitter(f) > 0.02 * f["rhythm_median_s"]
     factor[web] = np.where(unsteady, np.sqrt(slow), slow)[web]
     # Signs of life inside one connection are what keep-alives of browsers, chat and
     # middleboxes look like (Chrome's TCP keep-alive is 45 s); RFC 1122, 4.2.3.6.
@@ -76,21 +77,40 @@ def _habit(f: Columns) -> Floats:
     factor[(f["rhythm_protocol"] == 1) | (f["rhythm_protocol"] == 58)] *= 0.4
     # Calls from outside that get no answer are a scan; answered and exact, a monitor of
     # services; only jitter makes them remarkable.
-    exact = f["rhythm_mad_s"] < 0.05 * f["rhythm_median_s"]
+    exact = _jitter(f) < 0.05 * f["rhythm_median_s"]
     factor[from_outside & exact] *= 0.7
     factor[from_outside & ~exact] *= 0.9
     factor[from_outside & (f["rhythm_answered"] == 0)] *= 0.1
     return factor
 
 
+def timetable(kind: npt.NDArray[Any], median_s: Floats) -> Floats:
+    """Returns how far calls at that pace are unlike those of software that asks for news, 0..1.
+
+    On web ports, checks for updates, mail and telemetry keep even time too, but from some five
+    minutes upward, as their makers pay for every call (Windows 15 and 28 minutes, browsers 5
+    and 30 minutes and more).
+    """
+    slow = steps(median_s, {120: 1.0, 300: 0.55, 900: 0.4})
+    return np.where(one_of(kind, "web"), slow, 1.0)
+
+
+def _jitter(f: Columns) -> Floats:
+    """Returns how far the gaps scatter, in seconds, less what rounding of times can do."""
+    scatter: Floats = np.maximum(f["rhythm_mad_s"] - f["rhythm_resolution_s"], 0.0)
+    return scatter
+
+
 def popularity(f: Columns) -> Floats:
     """Returns 1 for what few inside hosts contact, less for what many share.
 
-    With fewer than ten inside hosts in view nothing is known, and nothing is taken off.
+    With fewer than ten inside hosts in view nothing is known, and nothing is taken off; nor for
+    the first three hosts. That one host in a hundred obeys the same master is an epidemic; that
+    it runs the same software is Tuesday.
     """
-    share = f["hosts"] / np.maximum(f["all_hosts"], 1)
+    share = np.where(f["hosts"] > 3, f["hosts"] / np.maximum(f["all_hosts"], 1), 0.0)
     known = f["all_hosts"] >= 10
-    return np.where(known, 1 - 0.75 * ramp(share, 0.05, 0.4), 1.0)
+    return np.where(known, steps(share, {0.003: 1.0, 0.02: 0.6, 0.1: 0.35, 0.4: 0.25}), 1.0)
 
 
 DETECTOR = Detector("rhythm", "c2", 0.62, _evaluate)

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from telemetry.scoring.contract import Columns, Detector, Evidence, count, one_of, ramp, span, steps
+from telemetry.scoring.contract import (
+    Columns,
+    Detector,
+    Evidence,
+    Floats,
+    count,
+    one_of,
+    ramp,
+    span,
+    steps,
+)
 from telemetry.scoring.detectors.rhythm import popularity
 
 
 def _evaluate(f: Columns) -> Evidence:
-    sent, got = f["talk_peer_bytes"], f["talk_endpoint_bytes"]
-    upload = sent / np.maximum(sent + got, 1)
+    share = upload(f)
     # Two minutes outlast a page or a mail (HTTP servers close idle connections after 5 to
     # 75 s); six pauses of a second or more are turns of a talk, not one transfer; clients
     # of ordinary services receive far more than they send.
     lasting = steps(f["talk_talked_s"], {20: 0.0, 300: 1.0})
     turns = ramp(f["talk_pauses"], 2, 8)
-    upward = ramp(upload, 0.35, 0.55)
+    upward = ramp(share, 0.35, 0.55)
     sub = np.cbrt(lasting * turns * upward) * popularity(f)
     unusual = one_of(f["talk_kind"], "other", "rat") & (f["talk_protocol"] == 6)
     sub[~unusual | (f["talk_opened_by_endpoint"] > 0)] = 0.0
@@ -26,10 +35,19 @@ def _evaluate(f: Columns) -> Evidence:
         return (
             f"an inside host held port {f['talk_port'][i]:.0f} open for "
             f"{span(f['talk_talked_s'][i])}, with {count(f['talk_pauses'][i], 'pause')} of "
-            f"{span(f['talk_pause_s'][i])} or so, and sent {100 * upload[i]:.0f} % of the bytes"
+            f"{span(f['talk_pause_s'][i])} or so, and sent {100 * share[i]:.0f} % of the bytes"
         )
 
     return Evidence(sub, sentence)
+
+
+def upload(f: Columns) -> Floats:
+    """Returns the inside host's share of the bytes of the longest talk, 0..1.
+
+    It is NaN where more than one connection in ten may have bytes that were not seen.
+    """
+    sent, got = f["talk_peer_bytes"], f["talk_endpoint_bytes"]
+    return np.where(f["talk_half_seen_share"] <= 0.1, sent / np.maximum(sent + got, 1), np.nan)
 
 
 DETECTOR = Detector("session", "c2", 0.32, _evaluate)

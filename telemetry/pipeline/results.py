@@ -1,0 +1,388 @@
+"""What comes out of a lake: scores, lists, the report, answers to questions."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from telemetry.errors import (
+    PrivacyError,
+    Refused,
+    SettingsError,
+)
+from telemetry.pipeline.doors import (
+    Progress,
+    acquired_under,
+    add_up,
+    approval,
+    class_again,
+    file_sha256,
+    load_homeland,
+    new_run_id,
+    open_lake,
+    publish,
+    utc_now,
+)
+from telemetry.records import (
+    Reason,
+    ScoredEndpoint,
+    endpoint_json,
+)
+from telemetry.roles import needs
+from telemetry.settings import ASSETS, Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from telemetry.homeland import Homeland
+    from telemetry.scoring.selection import Rules
+
+COURSE: Final = 60
+"""Parts of the time of an endpoint: as many as fit a terminal's line."""
+
+
+@needs("operation")
+def score(
+    settings: Settings, progress: Progress | None = None, *, run_id: str | None = None
+) -> list[ScoredEndpoint]:
+    """Scores every endpoint in the lake, stores the scores, and selects by rules.
+
+    Returns:
+        All endpoints, highest score first.
+
+    Raises:
+        AuthorityError: The authority does not cover this, or does not sign the rules.
+        SettingsError: The rules cannot be used.
+        LakeError: There is no lake, or it cannot be written.
+    """
+    from telemetry import scoring
+    from telemetry.features import endpoint_features
+
+    watch = progress or Progress()
+    watch.stage("score")
+    run_id = run_id or new_run_id()
+    rules = _selection_rules(settings)
+    with open_lake(settings) as (lake, ledger, authority):
+        lake.merge()
+        publish(lake)
+        with lake.work() as connection:
+            features = endpoint_features(connection)
+        endpoints = scoring.score(features, settings.threshold)
+        watch.stage("select")
+        days = lake.retention_days() or 0
+        chosen = scoring.select(endpoints, rules, utc_now(), utc_now() + timedelta(days=days))
+        moved = lake.select(_scores_table(endpoints), chosen, run_id)
+        publish(lake)
+        ledger.append(
+            "score",
+            run=run_id,
+            authority=authority,
+            threshold=settings.threshold,
+            endpoints=len(endpoints),
+            listed=sum(endpoint.listed for endpoint in endpoints),
+        )
+        ledger.append(
+            "selection",
+            run=run_id,
+            authority=authority,
+            rules=rules.version,
+            rules_sha256=rules.sha256,
+            endpoints=len(chosen),
+            records=moved,
+        )
+    return endpoints
+
+
+def _selection_rules(settings: Settings) -> Rules:
+    from telemetry import scoring
+    from telemetry.privacy import verify_file
+
+    path = settings.selection_rules or ASSETS / "data" / "selection" / "rules.toml"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"The selection rules {path} cannot be read: {error.strerror}; check the setting "
+            "selection_rules."
+        ) from None
+    if settings.overseer_key is not None and settings.selection_rules is not None:
+        verify_file(path, data, settings.overseer_key, f"The file of selection rules {path}")
+    return scoring.read_rules(data)
+
+
+def _scores_table(endpoints: list[ScoredEndpoint]) -> pa.Table:
+    import pyarrow as pa
+
+    from telemetry.columns import Layer, schema
+
+    return pa.Table.from_pylist([asdict(e) for e in endpoints], schema=schema(Layer.SCORE))
+
+
+@needs("records")
+def query(settings: Settings, sql: str, reason: str | None = None) -> pa.Table:
+    """Answers one reading statement on the records of selected endpoints.
+
+    Args:
+        settings: Name the lake and the authority.
+        sql: The statement.
+        reason: Why records that are not selected must be seen too; without it they are not.
+            It stands in the ledger before anything is told.
+
+    Raises:
+        AuthorityError: The authority does not allow to see unselected records.
+        PrivacyError: The reason holds an address.
+        LakeError: There is no catalog.
+        Refused: The statement is wrong, or does something else than read.
+    """
+    from telemetry.lake import query as ask
+
+    if reason is None:
+        return ask(settings.lake, sql)
+    approval(settings).require("unselected_records")
+    with open_lake(settings) as (_, ledger, authority):
+        ledger.append(
+            "unselected",
+            authority=authority,
+            run=new_run_id(),
+            reason=reason,
+            sql_sha256=hashlib.sha256(sql.encode()).hexdigest(),
+        )
+    return ask(settings.lake, sql, unselected=True)
+
+
+@needs("records")
+def read_scores(settings: Settings, *, unselected: bool = False) -> list[ScoredEndpoint]:
+    """Returns the newest scores in the lake, highest first.
+
+    Args:
+        settings: Name the lake.
+        unselected: Whether those of unselected endpoints too; nobody may be shown them.
+
+    Raises:
+        LakeError: There is no lake.
+    """
+    from telemetry.lake import query
+
+    sql = "SELECT * FROM scores ORDER BY score DESC, endpoint"
+    rows = query(settings.lake, sql, unselected=unselected).to_pylist()
+    return [
+        ScoredEndpoint(**row | {"reasons": [Reason(**reason) for reason in row["reasons"]]})
+        for row in rows
+    ]
+
+
+@needs("records")
+def explain(settings: Settings, endpoint: str) -> dict[str, Any]:
+    """Tells all that the lake holds on a selected endpoint: score, reasons, services, course.
+
+    Args:
+        settings: Name the lake.
+        endpoint: Its address, in any spelling.
+
+    Returns:
+        The endpoint as in `score --json`; `services`, for each protocol, port and opener the
+        records, peers, and bytes that the endpoint sent and got; `course`, how many
+        records began in each of `COURSE` equal parts of the time between first and last.
+
+    Raises:
+        SettingsError: This is no address.
+        Refused: No selected endpoint has it; whether another has is not told.
+        LakeError: There is no lake.
+    """
+    try:
+        address = ip_address(endpoint.strip())
+    except ValueError:
+        raise SettingsError("That is no address; give one of the list.") from None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    name = str(mapped or address)
+    # An address in its usual spelling holds nothing that SQL could take for something else.
+    seen = f"(SELECT * FROM contacts WHERE endpoint_ip = '{name}')"
+    found = [one for one in read_scores(settings) if one.endpoint == name]
+    if not found:
+        raise Refused("No selected endpoint has that address; `sekisho list` names them.")
+    services = query(
+        settings,
+        f"""
+        SELECT
+            c.protocol, c.service_port AS port, coalesce(s.name, '') AS service,
+            if(c.from_endpoint, 'endpoint', 'peer') AS opened_by,
+            count(*) AS records,
+            count(DISTINCT c.peer) AS peers,
+            sum(c.endpoint_bytes)::BIGINT AS sent_bytes,
+            sum(c.peer_bytes)::BIGINT AS got_bytes,
+            min(c.first_seen) AS first_seen,
+            max(c.last_seen) AS last_seen
+        FROM {seen} AS c
+        LEFT JOIN services AS s ON s.protocol = c.protocol AND s.port = c.service_port
+        GROUP BY ALL
+        ORDER BY records DESC, c.protocol, port, opened_by
+        """,
+    )
+    course = query(
+        settings,
+        f"""
+        WITH starts AS (SELECT epoch_us(first_seen) AS began FROM {seen}),
+        ends AS (SELECT min(began) AS low, max(began) AS high FROM starts)
+        SELECT
+            least((began - low) * {COURSE} // greatest(high - low, 1), {COURSE - 1}) AS part,
+            count(*) AS records
+        FROM starts, ends
+        GROUP BY part
+        """,
+    )
+    parts = dict(zip(course["part"].to_pylist(), course["records"].to_pylist(), strict=True))
+    return {
+        **endpoint_json(found[0]),
+        "services": services.to_pylist(),
+        "course": [parts.get(part, 0) for part in range(COURSE)],
+    }
+
+
+@needs("operation")
+def make_list(
+    settings: Settings, progress: Progress | None = None, *, run_id: str | None = None
+) -> tuple[list[ScoredEndpoint], list[Path]]:
+    """Writes the list of the newest scores in every format.
+
+    Returns:
+        The listed endpoints, highest score first, and the files.
+
+    Raises:
+        AuthorityError: The authority does not cover this.
+        LakeError: There is no lake, or it cannot be written.
+        PrivacyError: The settings name another home than the lake's, or an entry is
+            domestic; nothing was written then.
+    """
+    from telemetry.homeland import FOREIGN
+    from telemetry.lake import Lake
+    from telemetry.lists import ListHeader, write_lists
+    from telemetry.privacy import Keys
+
+    watch = progress or Progress()
+    watch.stage("list")
+    homeland = load_homeland(settings)
+    meta = Lake.peek(settings.lake)
+    if meta.policy_tag != Keys.load(settings.key_path).tag(homeland.policy_sha256):
+        raise PrivacyError(
+            "The lake was filled for another home, so nothing may leave it; "
+            "give the same --country and --home as at ingest."
+        )
+    run_id = run_id or new_run_id()
+    with open_lake(settings) as (lake, ledger, authority):
+        class_again(lake, ledger, homeland, authority, run_id)
+        endpoints = read_scores(settings, unselected=True)
+        listed = [e for e in endpoints if e.listed and _is_somebody(homeland, e.endpoint)]
+        files = write_lists(
+            listed,
+            settings.lake / "lists",
+            ListHeader(
+                run=run_id,
+                made_at=max(
+                    (e.last_seen for e in endpoints if e.last_seen <= utc_now()), default=None
+                ),
+                authority=acquired_under(lake),
+                days=settings.list_days,
+            ),
+            forbidden=lambda address: homeland.class_of_text(address) != FOREIGN,
+        )
+        ledger.append(
+            "export",
+            run=run_id,
+            authority=authority,
+            entries=len(listed),
+            manifest_sha256=file_sha256(files[-1]),
+        )
+    return listed, files
+
+
+def _is_somebody(homeland: Homeland, address: str) -> bool:
+    """Whether an address is given to anybody; another table may have said so at ingest."""
+    from telemetry.homeland import UNALLOCATED
+
+    return homeland.class_of_text(address) != UNALLOCATED
+
+
+@needs("records")
+def make_report(
+    settings: Settings, progress: Progress | None = None, *, run_id: str | None = None
+) -> Path:
+    """Writes the HTML report of all sources and the newest scores.
+
+    Returns:
+        The file.
+
+    Raises:
+        AuthorityError: The authority does not cover this.
+        LakeError: There is no lake, or it cannot be written.
+    """
+    from telemetry.lake import query
+    from telemetry.report import Hour, ReportFacts, SourceFacts, write_report
+
+    watch = progress or Progress()
+    watch.stage("report")
+    endpoints = read_scores(settings)
+    run_id = run_id or new_run_id()
+    with open_lake(settings) as (lake, ledger, authority):
+        sources = lake.sources()
+        facts = ReportFacts(
+            run=run_id,
+            authority=acquired_under(lake),
+            made_at=utc_now(),
+            period=_period(settings),
+            sources=[
+                SourceFacts(
+                    sha256=s.sha256,
+                    format=s.format,
+                    status="ingested",
+                    packets_read=s.read if s.unit == "packets" else 0,
+                    records_read=s.read if s.unit == "records" else 0,
+                    kept=s.kept,
+                    dropped=s.read - s.kept,
+                    records_written=s.records_written,
+                )
+                for s in sources
+            ],
+            packets=add_up(sources, "packets"),
+            records=add_up(sources, "records"),
+            n_records=lake.counts().records,
+            n_endpoints=_count_scores(settings),
+            endpoints=endpoints,
+            timeline=[
+                Hour(row["hour"], row["records"], row["listed"])
+                for row in query(settings.lake, _TIMELINE, unselected=True).to_pylist()
+            ],
+        )
+        path = settings.lake / "reports" / "report.html"
+        write_report(facts, path)
+        ledger.append("report", run=run_id, authority=authority, sha256=file_sha256(path))
+    return path
+
+
+_TIMELINE = """
+SELECT date_trunc('hour', r.first_seen) AS hour, count(*) AS records,
+       count(*) FILTER (s.listed) AS listed
+FROM records r LEFT JOIN scores s ON s.endpoint = r.endpoint_ip
+GROUP BY ALL ORDER BY hour
+"""
+
+
+def _period(settings: Settings) -> tuple[datetime, datetime] | None:
+    from telemetry.lake import query
+
+    row = query(
+        settings.lake,
+        "SELECT min(first_seen) AS a, max(last_seen) AS b FROM stored_records",
+        unselected=True,
+    ).to_pylist()[0]
+    return (row["a"], row["b"]) if row["a"] is not None else None
+
+
+def _count_scores(settings: Settings) -> int:
+    from telemetry.lake import query
+
+    sql = "SELECT count(*) AS n FROM scores"
+    return int(query(settings.lake, sql, unselected=True)["n"][0].as_py())

@@ -1,0 +1,1 @@
+"""From the frame to the record: link layers, tunnels, metering, and the slow reference."""

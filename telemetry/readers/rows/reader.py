@@ -1,0 +1,43 @@
+"""What readers of tables of records share: a reader says what it recognises, and its batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from io import BytesIO
+from typing import IO
+
+from telemetry.raw import RawBatch
+from telemetry.readers.contract import Session
+from telemetry.readers.rows.records import earliest
+from telemetry.readers.source import Source
+from telemetry.records import Tally
+
+
+class RowsReader(ABC):
+    """The reader of a format of records; see `contract.Reader` and `contract.Dated`."""
+
+    gated = False
+
+    @abstractmethod
+    def batches(self, head: bytes, stream: IO[bytes], tally: Tally) -> Iterator[RawBatch]:
+        """Yields the records of a stream.
+
+        Args:
+            head: Its first bytes, which the reader recognises.
+            stream: All of its bytes.
+            tally: Counts what is found.
+
+        Raises:
+            SourceError: It cannot be read as this format at all.
+        """
+
+    def read(self, source: Source, session: Session, tally: Tally) -> Iterator[RawBatch]:
+        """Yields the source's records."""
+        tally.unit = "records"
+        yield from self.batches(source.head, source.stream(), tally)
+        tally.damage = source.damage or tally.damage
+
+    def starts(self, head: bytes) -> int | None:
+        """Returns the time of the first records."""
+        return earliest(self.batches(head, BytesIO(head), Tally()))
