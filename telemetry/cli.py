@@ -103,6 +103,7 @@ def _no_option(_: Any, words: str | tuple[str, ...]) -> None:
 
 
 DEFAULTS = Options()
+STOP_AGAIN = 0.5  # seconds
 Sources = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_no_option)]
 Json = Annotated[bool, Parameter(negative=())]
 
@@ -114,11 +115,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def interrupt(*_: Any) -> None:
         nonlocal interrupted
         interrupted = True
+        # A library that is called at that moment may swallow it: say it until it is heard.
+        signal.setitimer(signal.ITIMER_REAL, STOP_AGAIN)
         raise KeyboardInterrupt
 
     with suppress(ValueError):  # not the main thread: no Ctrl-C comes here
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGALRM, interrupt)
             signal.signal(signal.SIGINT, interrupt)
+    try:
+        return _answer(arguments)
+    except (KeyboardInterrupt, RuntimeError, SystemError) as stop:
+        # Compiled code that Ctrl-C meets tells of it in its own way.
+        if not (interrupted or isinstance(stop, KeyboardInterrupt)):
+            raise
+        print("sekisho: Stopped; nothing that was stored is lost.", file=sys.stderr)
+        return 1
+    finally:
+        if interrupted:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _answer(arguments: Sequence[str] | None) -> int:
     try:
         app(
             arguments,
@@ -132,12 +150,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SekishoError as error:
         print(f"sekisho: {error}", file=sys.stderr)
         return error.exit_code
-    except (KeyboardInterrupt, RuntimeError, SystemError) as stop:
-        # Compiled code that Ctrl-C meets tells of it in its own way.
-        if not (interrupted or isinstance(stop, KeyboardInterrupt)):
-            raise
-        print("sekisho: Stopped; nothing that was stored is lost.", file=sys.stderr)
-        return 1
     except BrokenPipeError:
         _settle_stdout()
         return 1

@@ -34,6 +34,18 @@ from telemetry.pipeline import intake
 intake.COMMIT_SOURCES = 2  # several commits, so that kills fall between them too
 sys.exit(cli.main(sys.argv[1:]))
 """
+DEAF = """
+import sys, time
+from telemetry import cli, pipeline
+def swallow(*_):
+    print("on", flush=True)
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:  # as an extension does that clears errors
+        time.sleep(60)
+pipeline.run = swallow
+sys.exit(cli.main(sys.argv[1:]))
+"""
 WHOLE = ("border-b.pcapng", "conn.log", "conn.json.log", "cooked.pcap", "rawip.pcap")
 CUT = ("ddos.pcap.gz", "border-c.pcap.gz")
 KILLS = 5
@@ -108,10 +120,21 @@ def test_an_interrupt_is_one_sentence(tmp_path: Path, after: float) -> None:
     assert call("ingest", CAPTURES / "rawip.pcap", "--lake", lake, "--key", key).code == 0
 
 
-def _started(arguments: list[str]) -> subprocess.Popen[bytes]:
+def test_an_interrupt_that_a_library_swallows_is_said_again(tmp_path: Path) -> None:
+    process = _started(["run", str(CAPTURES), "--lake", str(tmp_path)], DEAF, subprocess.PIPE)
+    assert process.stdout and process.stdout.readline() == b"on\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err == b"sekisho: Stopped; nothing that was stored is lost.\n"
+
+
+def _started(
+    arguments: list[str], driver: str = DRIVER, stdout: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, *arguments],
-        stdout=subprocess.DEVNULL,
+        [sys.executable, "-c", driver, *arguments],
+        stdout=stdout,
         stderr=subprocess.PIPE,
         env=environment(),
     )
