@@ -59,6 +59,7 @@ _FOUR_IN_BASE64 = re.compile(rb"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{6}==")
 _EMAIL = re.compile(rb"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}")
 _DIGESTS = (16, 32, 40, 64)
 """Lengths of digests in hex, whose eight digits are noise."""
+_DIGEST = re.compile("|".join(rf"\b(?=[0-9]*[a-f])[0-9a-f]{{{length}}}\b" for length in _DIGESTS))
 _NUMERALS = re.compile(rb"[0-9A-Fa-f:.]+")
 _LEAST_SET = 4
 """Bytes other than zero in an IPv6 address that is searched for in binary: ::1 is everywhere."""
@@ -492,7 +493,7 @@ def search(
     for root in roots:
         for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
             name = path.relative_to(root.parent).as_posix()
-            of_name = searcher.values([name])
+            of_name = _search_name(searcher, name)
             of_file = Found()
             of_file.add(of_name)
             if path.is_file() and not path.is_symlink():
@@ -502,6 +503,16 @@ def search(
                 found.setdefault("a name that must not be told" if of_name else name, Found())
                 found["a name that must not be told" if of_name else name].add(of_file)
     return found, size
+
+
+def _search_name(searcher: Searcher, name: str) -> Found:
+    """Searches the name of a file; a number in the digits of a digest is noise there."""
+    found = searcher.values([name])
+    if KINDS[NUMBER] in found.counts:
+        rest = searcher.values([_DIGEST.sub("/", name)])
+        found.counts[KINDS[NUMBER]] = rest.counts[KINDS[NUMBER]]
+        found.counts = +found.counts
+    return found
 
 
 def _search_file(

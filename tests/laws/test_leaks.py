@@ -138,6 +138,18 @@ def test_a_name_in_metadata_or_of_a_file_is_found(one: Searcher, tmp_path: Path)
     assert len(search_lake(one, tmp_path)) == 2
 
 
+@pytest.mark.parametrize(("name", "is_leak"), [
+    ("a{}.parquet", True), ("{}", True), ("{}-0123456789abcdef", True),
+    ("0000{}0000000000000000{}", False), ("f09d{}0be73e9fd91cbbe6e7", False),
+])  # fmt: skip
+def test_a_number_in_a_files_name_is_a_leak_but_not_within_a_random_one(
+    one: Searcher, tmp_path: Path, name: str, is_leak: bool
+) -> None:
+    number = int(IPv4Address(V4))
+    (tmp_path / name.format(number, "ab")).touch()
+    assert bool(search_lake(one, tmp_path)) == is_leak
+
+
 def test_what_a_dictionary_holds_is_found_though_no_row_uses_it(
     one: Searcher, tmp_path: Path
 ) -> None:
