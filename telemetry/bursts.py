@@ -19,7 +19,7 @@ from telemetry.columns import BURST_US
 I64 = npt.NDArray[np.int64]
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _coalesce(
     offsets: I64, starts: I64, ends: I64, silence: int
 ) -> tuple[I64, I64, I64]:  # pragma: no cover - compiled

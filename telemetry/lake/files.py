@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +27,9 @@ _MANY = 32  # from here one sync of everything is cheaper than one for each file
 _RECORD = schema(Layer.RECORD)
 _TEXT = [field.name for field in _RECORD if field.type == TEXT]
 _TIMES = [field.name for field in _RECORD if field.type == TIME]
+_PLAIN = pa.schema(
+    [field.with_type(pa.string()) if field.type == TEXT else field for field in _RECORD]
+)
 _REPEATED = [  # columns of few distinct values
     field.name
     for field in _RECORD
@@ -52,26 +56,77 @@ class Aside:
     sha256: str
 
 
+def write_records(parts: Iterable[pa.Table], path: Path, folder: str) -> Aside:
+    """Writes records aside as Parquet, a row group at a time.
+
+    Args:
+        parts: Records in their order; equal records give equal bytes, however they are parted.
+        path: The new file, which nobody sees before `move`.
+        folder: Folder it belongs to, below the lake.
+    """
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE), "wb") as file:
+        sink = _Hashed(file)
+        rows = _encode(parts, pa.PythonFile(sink, mode="w"))
+    return Aside(path, folder, rows, sink.bytes, sink.digest.hexdigest())
+
+
 def encode_records(table: pa.Table) -> pa.Buffer:
-    """Returns records as Parquet; equal tables give equal bytes.
+    """Returns records as `write_records` writes them."""
+    sink = pa.BufferOutputStream()
+    _encode([table], sink)
+    return sink.getvalue()
+
+
+class _Hashed:
+    """A file that is hashed and counted while it is written."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.bytes = 0
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        self.bytes += len(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self.closed = True  # whoever opened the file closes it
+
+
+def _encode(parts: Iterable[pa.Table], sink: pa.NativeFile) -> int:
+    """Encodes records in groups of `ROW_GROUP`; returns how many they are.
 
     Text is written from plain values: a slice must not carry its table's whole dictionary.
     """
-    columns = [
-        column.cast(pa.string()) if column.type == TEXT else column for column in table.columns
-    ]
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        pa.table(columns, names=table.column_names),
+    with pq.ParquetWriter(
         sink,
+        _PLAIN,
         compression="zstd",
-        row_group_size=ROW_GROUP,
         use_dictionary=_REPEATED,
         dictionary_pagesize_limit=_DICTIONARY_BYTES,
         column_encoding={name: "DELTA_BINARY_PACKED" for name in _TIMES},
         store_schema=False,
-    )
-    return sink.getvalue()
+    ) as writer:
+        rest, rows = _PLAIN.empty_table(), 0
+        for part in parts:
+            rows += len(part)
+            rest = pa.concat_tables([rest, part.cast(_PLAIN)]) if len(rest) else part.cast(_PLAIN)
+            whole = len(rest) // ROW_GROUP * ROW_GROUP
+            if whole:
+                writer.write_table(rest.slice(0, whole), row_group_size=ROW_GROUP)
+                rest = rest.slice(whole)
+        if len(rest) or not rows:
+            writer.write_table(rest, row_group_size=ROW_GROUP)
+    return rows
 
 
 def read_records(path: Path) -> pa.Table:

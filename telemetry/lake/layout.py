@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import date
+from typing import NamedTuple
+
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 
@@ -28,3 +31,10 @@ STORED = (RECORDS, SCORES, SELECTION, QUARANTINE)
 FOLDERS = (*STORED, TMP, LISTS, REPORTS, CERTIFICATES)
 KNOWN = {*FOLDERS, TABLE, f"{TABLE}-wal", f"{TABLE}-shm", CATALOG, LOCK, "ledger.jsonl"}
 """What may stand in a folder that is to become a lake."""
+
+
+class Partition(NamedTuple):
+    """Where a record is stored: UTC day of its first packet, bucket of its endpoint."""
+
+    day: date
+    bucket: int

@@ -16,7 +16,7 @@ computed on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 from telemetry.bursts import coalesce
 from telemetry.columns import CUT_US, IDLE_US, RECORD, Column, Layer, Merge, schema
 from telemetry.errors import SourceError
-from telemetry.lake.parallel import in_threads
+from telemetry.lake.layout import Partition
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -45,13 +45,6 @@ _REDUCE = {
     Merge.MAX: np.maximum,
     Merge.OR: np.bitwise_or,
 }
-
-
-class Partition(NamedTuple):
-    """Where a record is stored: UTC day of its first packet, bucket of its endpoint."""
-
-    day: date
-    bucket: int
 
 
 class _Coded(NamedTuple):
@@ -72,7 +65,7 @@ def merge_segments(table: pa.Table) -> pa.Table:
         Equal multisets of rows give equal tables, dictionaries included.
     """
     table = _whole(table)
-    return _merge(table, _code_keys(table), None)[0] if len(table) else table
+    return _merge(table, _code_keys(table)) if len(table) else table
 
 
 def check_times(table: pa.Table) -> None:
@@ -91,31 +84,91 @@ def check_times(table: pa.Table) -> None:
         ) from None
 
 
-def merge_by_partition(table: pa.Table, buckets: int) -> Iterator[tuple[Partition, pa.Table]]:
-    """Merges segments and parts the records by day and bucket.
+def by_partition(table: pa.Table, buckets: int) -> Iterator[tuple[Partition, pa.Table]]:
+    """Parts segments by day and bucket; nothing is merged yet.
 
     Args:
         table: Rows with the schema of `Layer.RECORD`, in any order.
         buckets: Number of buckets of the lake.
 
     Yields:
-        Each partition with its merged records, in the order of days and buckets.
+        Each partition with its rows sorted for `ranges`, in the order of days and buckets. A
+        part holds no memory of the whole table, and its dictionaries only values it uses.
     """
     if not len(table):
         return
     table = _whole(table)
-    keys = _code_keys(table)
     days = _numbers(table["first_seen"]) // DAY_US
-    addresses = keys["endpoint_addr"]
-    assert addresses.values is not None
-    bucket = bucket_of(addresses.values, buckets)[addresses.codes.astype(np.int64) - 1]
-    merged, partition = _merge(table, keys, days * buckets + bucket)
-    ends = np.append(np.flatnonzero(np.diff(partition)) + 1, len(partition))
+    addresses = _array(table["endpoint_addr"]).dictionary_encode()
+    bucket = bucket_of(addresses.dictionary, buckets)[addresses.indices.to_numpy()]
+    partition = days * buckets + bucket
+    order = np.lexsort((_range_keys(table), partition))
+    ordered = partition[order]
+    ends = np.append(np.flatnonzero(np.diff(ordered)) + 1, len(ordered))
     start = 0
     for end in ends.tolist():
-        day, number = divmod(int(partition[start]), buckets)
-        yield Partition(_date(day), number), merged.slice(start, end - start)
+        day, number = divmod(int(ordered[start]), buckets)
+        rows = pa.array(order[start:end])
+        yield Partition(_date(day), number), _own(table.take(rows))
         start = end
+
+
+def _compact(array: pa.Array) -> pa.Array:
+    """Returns an array whose dictionary, if it has one, holds no value that is not used."""
+    if not pa.types.is_dictionary(array.type):
+        return array
+    found = pc.fill_null(array.indices, -1).to_numpy(zero_copy_only=False)
+    used = np.zeros(len(array.dictionary) + 1, bool)  # the last one takes the nulls, -1
+    used[found] = True
+    used[-1] = False
+    fewer = np.cumsum(used, dtype=np.int32) - np.int32(1)
+    return pa.DictionaryArray.from_arrays(
+        pa.array(fewer[found], mask=found < 0), array.dictionary.filter(pa.array(used[:-1]))
+    )
+
+
+def ranges(load: Callable[[], list[pa.Table]], rows: int) -> Iterator[pa.Table]:
+    """Merges a partition piece by piece, so that memory holds one piece at a time.
+
+    Args:
+        load: Returns the segments of one partition, each table sorted as `by_partition` and
+            `merge_segments` sort. It is called once for each piece.
+        rows: Rows that a piece should not have many more of. Segments of one endpoint stay
+            together, however many they are.
+
+    Yields:
+        The merged pieces; one after the other they are the merged whole.
+    """
+    tables = load()
+    if sum(len(table) for table in tables) <= rows:
+        yield merge_segments(pa.concat_tables(tables))
+        return
+    keys = [_range_keys(table) for table in tables]
+    del tables
+    firsts = np.unique(np.sort(np.concatenate(keys))[::rows])
+    edges = [np.append(np.searchsorted(own, firsts), len(own)).tolist() for own in keys]
+    for number in range(len(firsts)):
+        pieces = [
+            _own(table.slice(edge[number], edge[number + 1] - edge[number]))
+            for table, edge in zip(load(), edges, strict=True)
+        ]
+        yield merge_segments(pa.concat_tables(pieces))
+
+
+def _own(table: pa.Table) -> pa.Table:
+    """Returns a table whose dictionaries hold no value that it does not use."""
+    columns = [_compact(_array(column)) for column in table.columns]
+    return pa.Table.from_arrays(columns, schema=_SCHEMA)
+
+
+def _range_keys(table: pa.Table) -> U64:
+    """Returns a number for each endpoint that never falls where addresses rise."""
+    addresses = _array(table["endpoint_addr"])
+    octets = np.frombuffer(addresses.buffers()[1], ">u8")
+    hi, lo = octets.reshape(-1, 2)[addresses.offset :][: len(table)].astype(np.uint64).T
+    least = np.uint64(1 << 48)  # above all of ::ffff:0:0/96, below all of 2000::/3
+    keys: U64 = np.where(hi == 0, np.minimum(lo, least), np.maximum(hi, least))
+    return keys
 
 
 def bucket_of(addresses: pa.Array, buckets: int) -> I64:
@@ -198,15 +251,12 @@ def _pack(fields: list[U64]) -> list[U64]:
     return words or [fields[0]]
 
 
-def _merge(table: pa.Table, keys: dict[str, _Coded], partition: I64 | None) -> tuple[pa.Table, I64]:
-    """Merges a whole, non-empty table; returns records and their partitions, both in order."""
+def _merge(table: pa.Table, keys: dict[str, _Coded]) -> pa.Table:
+    """Merges a whole, non-empty table."""
     first, last = _numbers(table["first_seen"]), _numbers(table["last_seen"])
     others = [keys[c.name].codes for c in _KEYS if c.name != "endpoint_addr"]
     since = (first - first.min()).astype(np.uint64)
     fields = [keys["endpoint_addr"].codes, since, *others]
-    if partition is None:
-        partition = np.zeros(len(table), np.int64)
-    fields.insert(0, (partition - partition.min()).astype(np.uint64))
     order = _order(_pack(fields))
     identity = np.column_stack(_pack([keys["endpoint_addr"].codes, *others]))
     component, heads, sizes = _components(order, identity, first, last, CUT_US, IDLE_US)
@@ -225,8 +275,8 @@ def _merge(table: pa.Table, keys: dict[str, _Coded], partition: I64 | None) -> t
             return _take_key(column, keys, table, heads)
         return pa.concat_arrays([_array(table[column.name]), merged]).take(pa.array(take))
 
-    columns = in_threads(gather, _merge_columns(parts, starts))
-    return pa.Table.from_arrays(columns, schema=_SCHEMA), partition[heads]
+    columns = [gather(item) for item in _merge_columns(parts, starts)]
+    return pa.Table.from_arrays(columns, schema=_SCHEMA)
 
 
 def _order(words: list[U64]) -> I64:
@@ -235,7 +285,7 @@ def _order(words: list[U64]) -> I64:
     return order.astype(np.int64)
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _components(
     order: I64, identity: npt.NDArray[np.uint64], first: I64, last: I64, cut: int, idle: int
 ) -> tuple[I64, I64, I64]:  # pragma: no cover - compiled

@@ -15,10 +15,11 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
@@ -34,12 +35,12 @@ from telemetry.lake import catalog
 from telemetry.lake.files import (
     Aside,
     encode_plain,
-    encode_records,
     lake_errors,
     move,
     read_records,
     remove,
     write_aside,
+    write_records,
 )
 from telemetry.lake.layout import (
     ASIDE,
@@ -59,10 +60,12 @@ from telemetry.lake.layout import (
     STORED,
     TABLE,
     TMP,
+    Partition,
 )
 from telemetry.lake.parallel import in_threads
 from telemetry.lake.purge import Bools, Condemned, Purge, condemned_endpoints, condemned_rows
 from telemetry.lake.retention import Due, Erasure, due_at, schedule
+from telemetry.lake.spills import Spill, spill
 from telemetry.lake.table import (
     Balance,
     Counts,
@@ -79,6 +82,8 @@ if TYPE_CHECKING:
 BUFFER_ROWS = 500_000
 """Rows held in memory before they are written aside; about 250 bytes each, and twice that
 while they are merged."""
+_PIECES = 4
+"""Into so many pieces the rows of a full buffer are parted to be merged one by one."""
 _UNSELECTED = f"{QUARANTINE}/{RECORDS}"
 _HOMELAND = "homeland_sha256"
 _PURGE = "open_purge"
@@ -98,8 +103,7 @@ class Part(NamedTuple):
     """A file of records written aside, its partition, and how long it may stay."""
 
     aside: Aside
-    day: date
-    bucket: int
+    partition: Partition
     term: Term
 
 
@@ -159,7 +163,7 @@ class SourceBatch:
         self._held = 0
         self.rows = 0
         self.tables: list[pa.Table] = []
-        self.asides: list[tuple[Aside, date, int]] = []
+        self.spills: list[Spill] = []
         self.stored: list[StoredSource] = []
 
     def stage(self, table: pa.Table) -> None:
@@ -195,25 +199,53 @@ class SourceBatch:
         return True
 
     def flush(self) -> None:
-        """Writes what is held in memory aside."""
-        if self.tables:
+        """Writes what is held in memory to a file."""
+        from telemetry.lake.merge import by_partition  # numba: only where it is needed
+
+        path = self._lake._aside()
+        parts = by_partition(pa.concat_tables(self.tables), self._lake.meta.buckets)
+        try:
             with lake_errors(self._lake.path):
-                self.asides += self._lake._write_records(self.tables, _UNSELECTED)
+                self.spills.append(spill(path, parts))
+        except BaseException:
+            remove([path])
+            raise
+        self.tables = []
+        self._held = 0
+
+    def write(self) -> list[tuple[Aside, Partition]]:
+        """Merges all rows and writes each partition aside."""
+        from telemetry.lake.merge import by_partition
+
+        loads: dict[Partition, list[Callable[[], pa.Table]]] = {}
+        for one in self.spills:
+            for partition in one.places:
+                loads.setdefault(partition, []).append(partial(one.read, partition))
+        if self.tables:
+            parts = by_partition(pa.concat_tables(self.tables), self._lake.meta.buckets)
             self.tables = []
-            self._held = 0
+            for partition, table in parts:
+                loads.setdefault(partition, []).append(partial(_itself, table))
+        asides = self._lake._write_partitions(sorted(loads.items()), _UNSELECTED)
+        self._forget_spills()
+        return asides
+
+    def _forget_spills(self) -> None:
+        remove(one.path for one in self.spills)
+        self.spills = []
 
     def absorb(self, other: SourceBatch) -> None:
         """Takes over the rows and sources of another batch."""
         self.rows += other.rows
-        self.asides += other.asides
+        self.spills += other.spills
         self.stored += other.stored
-        other.asides = []
+        other.spills = []
         self._hold(other.tables)
 
     def discard(self) -> None:
         """Throws all rows away."""
-        remove(aside.path for aside, _, _ in self.asides)
-        self.tables, self.asides, self.stored = [], [], []
+        self._forget_spills()
+        self.tables, self.stored = [], []
         self.rows = self._held = 0
 
     def _hold(self, tables: Sequence[pa.Table]) -> None:
@@ -475,10 +507,9 @@ class Lake:
             return
         try:
             with lake_errors(self.path):
-                batch.flush()
                 since = min(_naive(source.at) for source in batch.stored)
                 term = Term(since, min(source.retention_days for source in batch.stored))
-                parts = [Part(*aside, term) for aside in batch.asides]
+                parts = [Part(*one, term) for one in batch.write()]
                 stored = sum(part.aside.rows for part in parts)
 
                 def account() -> None:
@@ -514,14 +545,17 @@ class Lake:
 
     def _merge(self, group: Sequence[Listed], root: str) -> int:
         """Merges whole partitions; returns how many they are."""
-        tables = in_threads(lambda f: read_records(self.path / f.name), group)
-        asides = self._write_records(tables, root)
+        loads: dict[Partition, list[Callable[[], pa.Table]]] = {}
+        for file in group:
+            load = partial(read_records, self.path / file.name)
+            loads.setdefault(file.partition, []).append(load)
+        asides = self._write_partitions(loads.items(), root)
         try:
             parts = [Part(*one, _shortest(group, one[0].folder)) for one in asides]
             fewer = sum(f.rows for f in group) - sum(part.aside.rows for part in parts)
             self._swap(parts, group, lambda: self._table.count("merged", fewer))
         except BaseException:
-            remove(aside.path for aside, _, _ in asides)
+            remove(aside.path for aside, _ in asides)
             raise
         return len(parts)
 
@@ -620,9 +654,8 @@ class Lake:
         """Writes some records of a file aside; none make no file."""
         if not len(records):
             return []
-        assert of.day is not None and of.bucket is not None  # all files of records have them
-        aside = write_aside(encode_records(records), self._aside(), folder, len(records))
-        return [Part(aside, date.fromisoformat(of.day), of.bucket, of.term)]
+        aside = write_records([records], self._aside(), folder)
+        return [Part(aside, of.partition, of.term)]
 
     def _take_out_derived(
         self, doomed: Callable[[Listed, pa.Table], Bools], change: _Change
@@ -945,23 +978,23 @@ class Lake:
                 names = self._table.forget_retired(time.time() - grace_s)
             remove(self.path / name for name in names)
 
-    def _write_records(
-        self, tables: Sequence[pa.Table], root: str
-    ) -> list[tuple[Aside, date, int]]:
-        """Merges tables and writes each partition aside, for a folder below `root`."""
-        from telemetry.lake.merge import merge_by_partition  # numba: only where it is needed
+    def _write_partitions(
+        self, partitions: Iterable[tuple[Partition, Sequence[Callable[[], pa.Table]]]], root: str
+    ) -> list[tuple[Aside, Partition]]:
+        """Merges partitions, each from some tables, and writes them aside for below `root`."""
+        from telemetry.lake.merge import ranges  # numba: only where it is needed
 
-        whole = pa.concat_tables(tables)
-
-        def write(part: tuple[tuple[date, int], pa.Table, Path]) -> tuple[Aside, date, int]:
-            (day, bucket), records, path = part
-            folder = f"{root}/day={day}/bucket={bucket:02d}"
-            return write_aside(encode_records(records), path, folder, len(records)), day, bucket
+        def write(
+            item: tuple[Partition, Sequence[Callable[[], pa.Table]], Path],
+        ) -> tuple[Aside, Partition]:
+            partition, loads, path = item
+            folder = f"{root}/day={partition.day}/bucket={partition.bucket:02d}"
+            merged = ranges(lambda: [load() for load in loads], self.buffer_rows // _PIECES or 1)
+            return write_records(merged, path, folder), partition
 
         before = self._asides
         try:
-            parts = merge_by_partition(whole, self.meta.buckets)
-            return in_threads(write, ((*part, self._aside()) for part in parts))
+            return in_threads(write, [(*one, self._aside()) for one in partitions])
         except BaseException:
             remove(self._aside_path(n) for n in range(before, self._asides))
             raise
@@ -1045,10 +1078,22 @@ def _closed(table: pa.Table, layer: Layer) -> pa.Table:
 
 
 def _listed(aside: Aside, name: str, kind: str, part: Part | None = None) -> Listed:
-    day, bucket, term = (part.day.isoformat(), part.bucket, part.term) if part else (None, None, ())
+    day, bucket = part.partition if part else (None, None)
     return Listed(
-        name, aside.folder, kind, day, bucket, aside.rows, aside.bytes, aside.sha256, *term
+        name,
+        aside.folder,
+        kind,
+        day.isoformat() if day else None,
+        bucket,
+        aside.rows,
+        aside.bytes,
+        aside.sha256,
+        *(part.term if part else ()),
     )
+
+
+def _itself(table: pa.Table) -> pa.Table:
+    return table
 
 
 def _shortest(files: Sequence[Listed], folder: str) -> Term:

@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from telemetry.errors import LakeError
-from telemetry.lake.layout import FILE_MODE, QUARANTINE, RECORDS, SCORES, SELECTION, TABLE
+from telemetry.lake.layout import (
+    FILE_MODE,
+    QUARANTINE,
+    RECORDS,
+    SCORES,
+    SELECTION,
+    TABLE,
+    Partition,
+)
 
 SCHEMA_VERSION = 4
 """Grows with every change of the stored columns or of this table."""
@@ -168,6 +176,12 @@ class Listed(NamedTuple):
     def quarantined(self) -> bool:
         """Whether it holds what is not selected."""
         return self.folder.startswith(f"{QUARANTINE}/")
+
+    @property
+    def partition(self) -> Partition:
+        """Where its records belong."""
+        assert self.day is not None and self.bucket is not None  # all records belong somewhere
+        return Partition(date.fromisoformat(self.day), self.bucket)
 
     @property
     def term(self) -> Term:

@@ -14,7 +14,7 @@ from lake_segments import NOON, SIDES, Packet, Row, in_order, key, merged, meter
 from telemetry.columns import BURST_US, CUT_US, IDLE_US, Layer, schema
 from telemetry.errors import SourceError
 from telemetry.lake.files import encode_records, read_records
-from telemetry.lake.merge import bucket_of, check_times, merge_by_partition, merge_segments
+from telemetry.lake.merge import bucket_of, by_partition, check_times, merge_segments, ranges
 
 # Steps that meet each limit exactly, a little before it and a little after it.
 STEPS = [
@@ -94,7 +94,7 @@ def test_any_segments_merge_like_the_reference(rows: list[Row], cut: int, chance
 def test_a_partition_holds_its_day_and_bucket_and_nothing_else() -> None:
     times = [NOON + day * 86_400_000_000 for day in (-40_000, 0, 0, 1)]  # before 1970 too
     rows = meter([Packet(k, "peer", t, 60, 2) for k in range(6) for t in times])
-    parts = list(merge_by_partition(table(rows), 4))
+    parts = [(p, merge_segments(part)) for p, part in by_partition(table(rows), 4)]
     assert [p for p, _ in parts] == sorted({p for p, _ in parts})
     for (day, bucket), part in parts:
         for row in part.to_pylist():
@@ -102,6 +102,18 @@ def test_a_partition_holds_its_day_and_bucket_and_nothing_else() -> None:
             assert zlib.crc32(row["endpoint_addr"]) % 4 == bucket
     together = [row for _, part in parts for row in rows_of(part)]
     assert in_order(together) == in_order(rows_of(merge_segments(table(rows))))
+
+
+@given(st.lists(segments(), min_size=1, max_size=12), st.integers(1, 5), st.integers(0, 12))
+@settings(max_examples=60, deadline=None)
+def test_a_partition_merged_piece_by_piece_is_the_merged_whole(
+    rows: list[Row], piece: int, cut: int
+) -> None:
+    files = [table(part) for part in (rows[:cut], rows[cut:]) if part]
+    parted = [part for file in files for _, part in by_partition(file, 1)]
+    pieces = list(ranges(lambda: parted, piece))
+    whole = merge_segments(table(rows))
+    assert rows_of(pa.concat_tables(pieces)) == rows_of(whole)
 
 
 def test_buckets_are_crc32_of_the_address() -> None:
