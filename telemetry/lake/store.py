@@ -80,8 +80,7 @@ if TYPE_CHECKING:
     import duckdb
 
 BUFFER_ROWS = 500_000
-"""Rows held in memory before they are written aside; about 250 bytes each, and twice that
-while they are merged."""
+"""Rows held in memory before they are spilled; about 250 bytes each."""
 _PIECES = 4
 """Into so many pieces the rows of a full buffer are parted to be merged one by one."""
 _UNSELECTED = f"{QUARANTINE}/{RECORDS}"
