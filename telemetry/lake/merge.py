@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 from telemetry.bursts import coalesce
 from telemetry.columns import CUT_US, IDLE_US, RECORD, Column, Layer, Merge, schema
 from telemetry.errors import SourceError
+from telemetry.lake.dictionaries import compact, cut
 from telemetry.lake.layout import Partition
 
 I64 = npt.NDArray[np.int64]
@@ -92,39 +93,25 @@ def by_partition(table: pa.Table, buckets: int) -> Iterator[tuple[Partition, pa.
         buckets: Number of buckets of the lake.
 
     Yields:
-        Each partition with its rows sorted for `ranges`, in the order of days and buckets. A
-        part holds no memory of the whole table, and its dictionaries only values it uses.
+        Each partition with its rows sorted for `ranges`, in the order of days and buckets. Its
+        dictionaries hold only values that it uses.
     """
     if not len(table):
         return
     table = _whole(table)
     days = _numbers(table["first_seen"]) // DAY_US
-    addresses = _array(table["endpoint_addr"]).dictionary_encode()
-    bucket = bucket_of(addresses.dictionary, buckets)[addresses.indices.to_numpy()]
-    partition = days * buckets + bucket
-    order = np.lexsort((_range_keys(table), partition))
-    ordered = partition[order]
-    ends = np.append(np.flatnonzero(np.diff(ordered)) + 1, len(ordered))
-    start = 0
-    for end in ends.tolist():
-        day, number = divmod(int(ordered[start]), buckets)
-        rows = pa.array(order[start:end])
-        yield Partition(_date(day), number), _own(table.take(rows))
-        start = end
-
-
-def _compact(array: pa.Array) -> pa.Array:
-    """Returns an array whose dictionary, if it has one, holds no value that is not used."""
-    if not pa.types.is_dictionary(array.type):
-        return array
-    found = pc.fill_null(array.indices, -1).to_numpy(zero_copy_only=False)
-    used = np.zeros(len(array.dictionary) + 1, bool)  # the last one takes the nulls, -1
-    used[found] = True
-    used[-1] = False
-    fewer = np.cumsum(used, dtype=np.int32) - np.int32(1)
-    return pa.DictionaryArray.from_arrays(
-        pa.array(fewer[found], mask=found < 0), array.dictionary.filter(pa.array(used[:-1]))
-    )
+    place = days * buckets + bucket_of(_array(table["endpoint_addr"]), buckets)
+    order = np.argsort(_range_keys(table))
+    least = int(place.min())
+    small = (place - least).astype(np.min_scalar_type(int(place.max()) - least))
+    order = order[np.argsort(small[order], kind="stable")]  # of small numbers: one pass
+    place = place[order]
+    edges = [0, *(np.flatnonzero(np.diff(place)) + 1).tolist(), len(place)]
+    rows = pa.array(order)
+    columns = [cut(_array(column).take(rows), edges) for column in table.columns]
+    for start, pieces in zip(edges[:-1], zip(*columns, strict=True), strict=True):
+        day, number = divmod(int(place[start]), buckets)
+        yield Partition(_date(day), number), pa.Table.from_arrays(pieces, schema=_SCHEMA)
 
 
 def ranges(load: Callable[[], list[pa.Table]], rows: int) -> Iterator[pa.Table]:
@@ -149,23 +136,15 @@ def ranges(load: Callable[[], list[pa.Table]], rows: int) -> Iterator[pa.Table]:
     edges = [np.append(np.searchsorted(own, firsts), len(own)).tolist() for own in keys]
     for number in range(len(firsts)):
         pieces = [
-            _own(table.slice(edge[number], edge[number + 1] - edge[number]))
+            compact(table.slice(edge[number], edge[number + 1] - edge[number]))
             for table, edge in zip(load(), edges, strict=True)
         ]
         yield merge_segments(pa.concat_tables(pieces))
 
 
-def _own(table: pa.Table) -> pa.Table:
-    """Returns a table whose dictionaries hold no value that it does not use."""
-    columns = [_compact(_array(column)) for column in table.columns]
-    return pa.Table.from_arrays(columns, schema=_SCHEMA)
-
-
 def _range_keys(table: pa.Table) -> U64:
     """Returns a number for each endpoint that never falls where addresses rise."""
-    addresses = _array(table["endpoint_addr"])
-    octets = np.frombuffer(addresses.buffers()[1], ">u8")
-    hi, lo = octets.reshape(-1, 2)[addresses.offset :][: len(table)].astype(np.uint64).T
+    hi, lo = _octets(_array(table["endpoint_addr"])).view(">u8").astype(np.uint64).T
     least = np.uint64(1 << 48)  # above all of ::ffff:0:0/96, below all of 2000::/3
     keys: U64 = np.where(hi == 0, np.minimum(lo, least), np.maximum(hi, least))
     return keys
@@ -176,12 +155,25 @@ def bucket_of(addresses: pa.Array, buckets: int) -> I64:
 
     A hash that every language has, unlike an engine's own.
     """
-    octets = np.frombuffer(b"".join(addresses.to_pylist()), np.uint8).reshape(-1, 16)
-    crc = np.full(len(octets), 0xFFFFFFFF, np.uint32)
-    for column in octets.T:
-        crc = _CRC[(crc ^ column) & 0xFF] ^ (crc >> 8)
-    result: I64 = (~crc % np.uint32(buckets)).astype(np.int64)
-    return result
+    return _buckets(_octets(addresses), _CRC, buckets)  # type: ignore[no-any-return]
+
+
+@nb.njit(cache=True, nogil=True)
+def _buckets(
+    octets: npt.NDArray[np.uint8], table: npt.NDArray[np.uint32], buckets: int
+) -> I64:  # pragma: no cover - compiled
+    out = np.empty(len(octets), np.int64)
+    for row in range(len(octets)):
+        crc = np.uint32(0xFFFFFFFF)
+        for octet in octets[row]:
+            crc = table[(crc ^ octet) & np.uint32(0xFF)] ^ (crc >> np.uint32(8))
+        out[row] = np.int64(crc ^ np.uint32(0xFFFFFFFF)) % buckets
+    return out
+
+
+def _octets(addresses: pa.Array) -> npt.NDArray[np.uint8]:
+    octets = np.frombuffer(addresses.buffers()[1], np.uint8).reshape(-1, 16)
+    return octets[addresses.offset :][: len(addresses)]
 
 
 def _crc_table() -> npt.NDArray[np.uint32]:

@@ -256,13 +256,15 @@ def _ingest_one(
     try:
         source = open_source(place, watch.position)
         watch.source(*turn, source.size)
-        if source.sha256 and lake.known(source.sha256, post.settings.sensor):
+        if _known(post, lake, source):
             return _report(place.name, source, None, Tally(), 0, "already_ingested")
         reader = find_reader(source, post.session)
         name = reader.name
         with lake.source() as staged:
             for batch in reader.read(source, post.session, tally):
                 check_approval(post.settings, post.authority)
+                if source.is_large and _known(post, lake, source):
+                    return _report(place.name, source, None, Tally(), 0, "already_ingested")
                 staged.stage(post.gate.admit(batch, tally, reader.gated))
             source.finish()
             rows = staged.rows
@@ -270,10 +272,17 @@ def _ingest_one(
                 return _report(place.name, source, None, Tally(), 0, "already_ingested")
         return _report(place.name, source, name, tally, rows, "ingested", tally.damage)
     except SourceError as error:
+        if source is not None:
+            source.identify()
         return _report(place.name, source, name, Tally(), 0, "refused", str(error))
     finally:
         if source is not None:
             source.close()
+
+
+def _known(post: Post, lake: Lake, source: Source) -> bool:
+    """Tells whether the lake holds a source, as far as its hash is known by now."""
+    return source.sha256 is not None and lake.known(source.sha256, post.settings.sensor)
 
 
 def _stored(post: Post, source: Source, name: str, tally: Tally, rows: int) -> StoredSource:

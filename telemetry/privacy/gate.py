@@ -399,7 +399,7 @@ def _lists(offsets: I64, times: I64) -> pa.ListArray:
 
 def _address_text(hi: U64, lo: U64) -> pa.DictionaryArray:
     index, values = distinct(hi, lo)
-    return pa.DictionaryArray.from_arrays(index, pa.array(format_addresses(*values), pa.string()))
+    return pa.DictionaryArray.from_arrays(index, format_addresses(*values))
 
 
 def _binary(hi: U64, lo: U64) -> pa.FixedSizeBinaryArray:

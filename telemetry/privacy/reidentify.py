@@ -61,5 +61,5 @@ def reverse(
         for host_key, net_key in pairs:
             hi, lo = decrypt(scheme, host_key, block)
             if encrypt(scheme, net_key, *network(hi, lo)).tobytes() == UUID(net).bytes:
-                return str(format_addresses(hi, lo)[0]), epoch
+                return str(format_addresses(hi, lo)[0].as_py()), epoch
     return None

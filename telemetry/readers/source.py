@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, NamedTuple, cast
 
 from telemetry.errors import SourceError
+from telemetry.readers.ahead import ahead
 from telemetry.readers.containers import (
     BLOCK,
     Member,
@@ -24,6 +26,9 @@ from telemetry.readers.containers import (
 
 HEAD = 64 * 1024
 """Bytes, after decompression, by which formats are recognised."""
+LARGE = 16 << 20
+"""Bytes on disk from which a file is worth threads: to hash, to unpack and to read it."""
+_UNPACKED = 1 << 20  # bytes that are handed from one thread to the other
 
 
 class Place(NamedTuple):
@@ -46,8 +51,8 @@ class Source:
     Attributes:
         path: As the caller named it; for messages to the caller only.
         size: Bytes on disk; 0 for a pipe.
-        sha256: Hash of the bytes, of a zip file's member of those packed: of a file before
-            anything is parsed, of a pipe once `finish` was called, None until then.
+        is_large: Whether it is read, unpacked and hashed in threads; never so for a pipe, which
+            may keep a thread waiting for ever.
         content_sha256: Hash of the bytes after decompression, once `finish` was called: the
             same content may come plain today and compressed tomorrow.
         containers: Names of the containers opened, the outermost first.
@@ -72,7 +77,6 @@ class Source:
             SourceError: It cannot be read, or is empty.
         """
         self.path = path
-        self.sha256: str | None = None
         self.content_sha256: str | None = None
         self.damage: str | None = None
         self._file = file
@@ -83,19 +87,42 @@ class Source:
         self.size = 0 if self._is_pipe else self._stat.st_size
         if isinstance(file, MemberFile):
             self.size = file.size
-        if not self._is_pipe:
+        self.is_large = self.size >= LARGE
+        self._sha256: str | None = None
+        self._hashing: _Hashing | None = None
+        self._unpacking: _Ahead | None = None
+        if self.is_large and isinstance(file, io.FileIO):
+            self._hashing = _Hashing(file.fileno())
+        elif not self._is_pipe:
             try:
-                self.sha256 = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+                self._sha256 = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
             except OSError as error:
                 raise SourceError(f"It cannot be read: {_os_reason(error)}.") from None
-        self._plain, self._stream = self._open()
-        self.head = self._stream.peek(HEAD)[:HEAD]
+        try:
+            self._plain, self._stream = self._open()
+            self.head = self._stream.peek(HEAD)[:HEAD]
+        except BaseException:
+            self._stop()
+            raise
+
+    @property
+    def sha256(self) -> str | None:
+        """Hash of the bytes, of a zip file's member of those packed; None while it is unknown.
+
+        Of a file it is known before anything is parsed, of a large one at some time while it is
+        read, of a pipe once `finish` was called.
+        """
+        return self._hashing.sha256 if self._hashing else self._sha256
 
     def stream(self) -> io.BufferedReader[Any]:
         """Returns the decompressed bytes from the start; one stream at a time."""
         if not self._is_pipe:
             self.damage = None
+            self._stop_unpacking()
             self._plain, self._stream = self._open()
+            if self.is_large and self.containers:
+                self._unpacking = _Ahead(self._stream)
+                self._stream = io.BufferedReader(self._unpacking, BLOCK)
         return self._stream
 
     def plain_file(self) -> io.FileIO | None:
@@ -114,19 +141,38 @@ class Source:
                 while stream.read(BLOCK):
                     pass
         if self._is_pipe:
-            self.sha256 = self._hash.hexdigest()
+            self._sha256 = self._hash.hexdigest()
         else:
+            self.identify()
             now = os.fstat(self._file.fileno())
             if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
                 raise SourceError("It changed while it was read; ingest it again.")
-        packed = self._stream.raw
+        if self.sha256 is None:
+            raise SourceError("It cannot be read to its end; check the disk it is on.")
+        packed = (self._unpacking.stream if self._unpacking else self._stream).raw
         self.content_sha256 = (
             packed.digest.hexdigest() if isinstance(packed, Unpacked) else self.sha256
         )
 
+    def identify(self) -> None:
+        """Waits until a large file is hashed; `sha256` stays None where that is impossible."""
+        if self._hashing is not None:
+            self._hashing.join()
+
     def close(self) -> None:
         """Closes the file."""
+        self._stop()
         self._file.close()
+
+    def _stop(self) -> None:
+        self._stop_unpacking()
+        if self._hashing is not None:
+            self._hashing.stop()
+
+    def _stop_unpacking(self) -> None:
+        if self._unpacking is not None:
+            self._unpacking.stop()
+            self._unpacking = None
 
     def _open(self) -> tuple[io.BufferedReader[Any], io.BufferedReader[Any]]:
         """Returns the bytes as they are, and decompressed."""
@@ -255,6 +301,62 @@ def _open_stdin() -> io.FileIO:
 
 def _os_reason(error: OSError) -> str:
     return (error.strerror or type(error).__name__).lower()
+
+
+class _Hashing(Thread):
+    """Hashes a file beside whoever reads it; sets `sha256` when it is done."""
+
+    def __init__(self, file: int) -> None:
+        super().__init__(name="hash", daemon=True)
+        self.sha256: str | None = None
+        self._file = file
+        self._stopped = Event()
+        self.start()
+
+    def run(self) -> None:
+        digest, buffer, at = hashlib.sha256(), memoryview(bytearray(BLOCK)), 0
+        try:
+            while n := os.preadv(self._file, [buffer], at):
+                if self._stopped.is_set():
+                    return
+                digest.update(buffer[:n])
+                at += n
+        except OSError:
+            return  # whoever reads the file says why
+        self.sha256 = digest.hexdigest()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+
+
+class _Ahead(io.RawIOBase):
+    """A stream that is read and unpacked in a thread, ahead of whoever reads it."""
+
+    def __init__(self, stream: io.BufferedReader[Any]) -> None:
+        self.stream = stream
+        self._blocks = ahead(iter(lambda: stream.read(_UNPACKED), b""))
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        buffer = memoryview(buffer)
+        filled = 0
+        while filled < len(buffer) and (self._left or self._more()):
+            n = min(len(buffer) - filled, len(self._left))
+            buffer[filled : filled + n] = self._left[:n]
+            self._left = self._left[n:]
+            filled += n
+        return filled
+
+    def stop(self) -> None:
+        self._blocks.close()
+
+    def _more(self) -> bool:
+        self._left = memoryview(next(self._blocks, b""))
+        return bool(self._left)
 
 
 class _Counted(io.RawIOBase):

@@ -25,7 +25,7 @@ def _format(texts: list[str]) -> list[str]:
     halves = [parse_address(text) for text in texts]
     hi = np.array([h for h, _ in halves], np.uint64)
     lo = np.array([low for _, low in halves], np.uint64)
-    return format_addresses(hi, lo)
+    return format_addresses(hi, lo).to_pylist()  # type: ignore[no-any-return]
 
 
 @given(st.lists(ADDRESSES))
@@ -52,6 +52,12 @@ def test_round_trip_in_canonical_text(
 )
 def test_canonical_text_of_rfc_5952(text: str, canonical: str) -> None:
     assert _format([text]) == [canonical]
+
+
+@pytest.mark.parametrize("group", [0x1, 0x12, 0x123, 0x1234])
+def test_every_pattern_of_zero_groups(group: int) -> None:
+    texts = [":".join(f"{group * (bits >> i & 1):x}" for i in range(8)) for bits in range(256)]
+    assert _format(texts) == [str(ipaddress.IPv6Address(text)) for text in texts]
 
 
 def test_halves() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from numba import njit
 from telemetry.homeland import Border
 from telemetry.loads import put
 from telemetry.raw import I64, RawBatch
+from telemetry.readers.ahead import ahead
 from telemetry.readers.contract import Session
 from telemetry.readers.packets.decode import TIME, decode
 from telemetry.readers.packets.meter import (
@@ -120,7 +122,12 @@ class CaptureReader(ABC):
     def read(self, source: Source, session: Session, tally: Tally) -> Iterator[RawBatch]:
         """Yields the capture's records."""
         stream = source.stream()
-        yield from read_frames(stream, self.walker(stream, tally), session.border, tally)
+        found = read_frames(stream, self.walker(stream, tally), session.border, tally)
+        if source.is_large:
+            with closing(ahead(found)) as batches:
+                yield from batches
+        else:
+            yield from (batch for batch in found if batch is not None)
         tally.damage = source.damage or tally.damage
 
 
@@ -166,8 +173,8 @@ def meter_frames(frames, n, flows, tables, allowed, counts):
 
 def read_frames(
     stream: io.BufferedReader, walker: Walker, border: Border, tally: Tally
-) -> Iterator[RawBatch]:
-    """Yields the records of a capture.
+) -> Iterator[RawBatch | None]:
+    """Yields the records of a capture, and None each time that it has used up its buffer.
 
     Args:
         stream: Decompressed bytes, from the first packet or block on.
@@ -204,6 +211,7 @@ def read_frames(
         elif status == NEED_BYTES:
             if at_end:
                 break
+            yield None
             buffer, start, end, at_end = refill(stream, buffer, start, end)
     if start < end and tally.damage is None:
         tally.damage = CUT_SHORT
