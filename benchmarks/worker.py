@@ -90,7 +90,7 @@ def _kernel(data: Any, timer: _Timer) -> Facts:
                 border.allowed,
                 counts,
             )
-        batches.append(table.drain())
+        batches += table.drain()
     return {"read": int(counts.sum()), **_side_totals(batches)}
 
 

@@ -20,9 +20,14 @@ def compact(table: pa.Table) -> pa.Table:
 
     Equal columns, however their dictionaries were, come out with equal dictionaries.
     """
-    columns = [column.combine_chunks() for column in table.unify_dictionaries().columns]
     whole = [0, len(table)]
-    return pa.Table.from_arrays([cut(c, whole)[0] for c in columns], schema=table.schema)
+    columns = [cut(one_chunk(c), whole)[0] for c in table.unify_dictionaries().columns]
+    return pa.Table.from_arrays(columns, schema=table.schema)
+
+
+def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """Returns a column, of unified dictionaries, as one array."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def cut(array: pa.Array, edges: Sequence[int]) -> list[pa.Array]:

@@ -16,9 +16,9 @@ computed on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 from telemetry.bursts import coalesce
 from telemetry.columns import CUT_US, IDLE_US, RECORD, Column, Layer, Merge, schema
 from telemetry.errors import SourceError
-from telemetry.lake.dictionaries import compact, cut
+from telemetry.lake.dictionaries import compact, cut, one_chunk
 from telemetry.lake.layout import Partition
 
 I64 = npt.NDArray[np.int64]
@@ -39,6 +39,7 @@ DAY_US = 86_400 * 1_000_000
 
 _SCHEMA = schema(Layer.RECORD)
 _KEYS = [c for c in RECORD if c.merge is Merge.KEY]
+_TEXTS = {c.name for c in _KEYS if pa.types.is_dictionary(c.type)}
 _IDENTITY = {Merge.MIN: "max", Merge.MAX: "min"}
 _REDUCE = {
     Merge.SUM: np.add,
@@ -48,13 +49,6 @@ _REDUCE = {
 }
 
 
-class _Coded(NamedTuple):
-    """A key column as numbers in the order of its values; 0 stands for null."""
-
-    codes: U64
-    values: pa.Array | None  # sorted distinct values behind codes 1, 2, …; None: a number
-
-
 def merge_segments(table: pa.Table) -> pa.Table:
     """Merges segments into records.
 
@@ -62,11 +56,12 @@ def merge_segments(table: pa.Table) -> pa.Table:
         table: Rows with the schema of `Layer.RECORD`, in any order.
 
     Returns:
-        The records, sorted by `endpoint_addr`, `first_seen` and the other keys.
+        The records, sorted by `endpoint_addr`, `first_seen`, the numbers and then the texts
+        among the other keys.
         Equal multisets of rows give equal tables, dictionaries included.
     """
     table = _whole(table)
-    return _merge(table, _code_keys(table)) if len(table) else table
+    return _merge(table) if len(table) else table
 
 
 def check_times(table: pa.Table) -> None:
@@ -100,7 +95,7 @@ def by_partition(table: pa.Table, buckets: int) -> Iterator[tuple[Partition, pa.
         return
     table = _whole(table)
     days = _numbers(table["first_seen"]) // DAY_US
-    place = days * buckets + bucket_of(_array(table["endpoint_addr"]), buckets)
+    place = days * buckets + bucket_of(one_chunk(table["endpoint_addr"]), buckets)
     order = np.argsort(_range_keys(table))
     least = int(place.min())
     small = (place - least).astype(np.min_scalar_type(int(place.max()) - least))
@@ -108,7 +103,7 @@ def by_partition(table: pa.Table, buckets: int) -> Iterator[tuple[Partition, pa.
     place = place[order]
     edges = [0, *(np.flatnonzero(np.diff(place)) + 1).tolist(), len(place)]
     rows = pa.array(order)
-    columns = [cut(_array(column).take(rows), edges) for column in table.columns]
+    columns = [cut(one_chunk(column).take(rows), edges) for column in table.columns]
     for start, pieces in zip(edges[:-1], zip(*columns, strict=True), strict=True):
         day, number = divmod(int(place[start]), buckets)
         yield Partition(_date(day), number), pa.Table.from_arrays(pieces, schema=_SCHEMA)
@@ -144,7 +139,7 @@ def ranges(load: Callable[[], list[pa.Table]], rows: int) -> Iterator[pa.Table]:
 
 def _range_keys(table: pa.Table) -> U64:
     """Returns a number for each endpoint that never falls where addresses rise."""
-    hi, lo = _octets(_array(table["endpoint_addr"])).view(">u8").astype(np.uint64).T
+    hi, lo = _octets(one_chunk(table["endpoint_addr"])).view(">u8").astype(np.uint64).T
     least = np.uint64(1 << 48)  # above all of ::ffff:0:0/96, below all of 2000::/3
     keys: U64 = np.where(hi == 0, np.minimum(lo, least), np.maximum(hi, least))
     return keys
@@ -194,38 +189,35 @@ def _whole(table: pa.Table) -> pa.Table:
     return table.unify_dictionaries().combine_chunks()
 
 
-def _array(column: pa.ChunkedArray) -> pa.Array:
-    """Returns a column as one array (a combined table still has chunked columns)."""
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
 def _numbers(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     """Returns a column without nulls as a numpy array, times as microseconds."""
-    array = _array(column)
+    array = one_chunk(column)
     if pa.types.is_timestamp(array.type):
         array = array.view(pa.int64())
     numbers: npt.NDArray[Any] = array.to_numpy(zero_copy_only=False)
     return numbers
 
 
-def _code_keys(table: pa.Table) -> dict[str, _Coded]:
-    return {c.name: _code(_array(table[c.name])) for c in _KEYS}
-
-
-def _code(array: pa.Array) -> _Coded:
+def _code(array: pa.Array) -> U64:
+    """Returns a key column as numbers: equal ones for equal values, in their order but for text."""
     if pa.types.is_integer(array.type):
-        numbers = array.to_numpy(zero_copy_only=False).astype(np.int64)
-        return _Coded((numbers - numbers.min()).astype(np.uint64), None)
-    if not pa.types.is_dictionary(array.type):
-        array = array.dictionary_encode()
-    found = pc.fill_null(array.indices, -1).to_numpy(zero_copy_only=False)
-    used = np.zeros(len(array.dictionary) + 1, bool)  # the last one takes the nulls, -1
-    used[found] = True
+        numbers = array.cast(pa.int64())
+        before = (pc.min(numbers).as_py() or 0) - 1
+        return (pc.fill_null(numbers, before).to_numpy() - before).astype(np.uint64)  # type: ignore[no-any-return]
+    if pa.types.is_dictionary(array.type):
+        indices = pc.fill_null(array.indices, -1).to_numpy(zero_copy_only=False)
+        return (indices + np.int32(1)).astype(np.uint64)  # type: ignore[no-any-return]
+    return _rank(array.dictionary_encode())
+
+
+def _rank(array: pa.DictionaryArray) -> U64:
+    """Returns the rank of each value among those used; 0 stands for null."""
+    (array,) = cut(array, [0, len(array)])
     order = pc.sort_indices(array.dictionary).to_numpy()
-    order = order[used[:-1][order]]
-    rank = np.zeros(len(used), np.uint64)
-    rank[order] = np.arange(1, len(order) + 1, dtype=np.uint64)
-    return _Coded(rank[found], array.dictionary.take(pa.array(order)))
+    rank = np.zeros(len(order) + 1, np.uint64)  # the last one takes the nulls, -1
+    rank[order] = np.arange(1, len(rank), dtype=np.uint64)
+    ranks: U64 = rank[pc.fill_null(array.indices, -1).to_numpy(zero_copy_only=False)]
+    return ranks
 
 
 def _pack(fields: list[U64]) -> list[U64]:
@@ -243,14 +235,16 @@ def _pack(fields: list[U64]) -> list[U64]:
     return words or [fields[0]]
 
 
-def _merge(table: pa.Table, keys: dict[str, _Coded]) -> pa.Table:
+def _merge(table: pa.Table) -> pa.Table:
     """Merges a whole, non-empty table."""
     first, last = _numbers(table["first_seen"]), _numbers(table["last_seen"])
-    others = [keys[c.name].codes for c in _KEYS if c.name != "endpoint_addr"]
     since = (first - first.min()).astype(np.uint64)
-    fields = [keys["endpoint_addr"].codes, since, *others]
-    order = _order(_pack(fields))
-    identity = np.column_stack(_pack([keys["endpoint_addr"].codes, *others]))
+    codes = {c.name: _code(one_chunk(table[c.name])) for c in _KEYS}
+    address = codes.pop("endpoint_addr")
+    numbers = [codes[name] for name in codes if name not in _TEXTS]
+    texts = {name: codes[name] for name in codes if name in _TEXTS}
+    order = _order(table, _pack([address, since, *numbers]), texts)
+    identity = np.column_stack(_pack([address, *codes.values()]))
     component, heads, sizes = _components(order, identity, first, last, CUT_US, IDLE_US)
 
     plural = np.flatnonzero(sizes > 1)
@@ -264,17 +258,31 @@ def _merge(table: pa.Table, keys: dict[str, _Coded]) -> pa.Table:
     def gather(item: tuple[Column, pa.Array | None]) -> pa.Array:
         column, merged = item
         if merged is None:
-            return _take_key(column, keys, table, heads)
-        return pa.concat_arrays([_array(table[column.name]), merged]).take(pa.array(take))
+            return one_chunk(table[column.name]).take(pa.array(heads))
+        return pa.concat_arrays([one_chunk(table[column.name]), merged]).take(pa.array(take))
 
     columns = [gather(item) for item in _merge_columns(parts, starts)]
-    return pa.Table.from_arrays(columns, schema=_SCHEMA)
+    return compact(pa.Table.from_arrays(columns, schema=_SCHEMA))
 
 
-def _order(words: list[U64]) -> I64:
+def _order(table: pa.Table, words: list[U64], texts: dict[str, U64]) -> I64:
+    """Sorts rows by numbers; texts, which are dear to sort, only where those are all equal."""
     frame = pl.DataFrame({str(i): word for i, word in enumerate(words)})
-    order = frame.select(pl.arg_sort_by(*frame.columns)).to_series().to_numpy()
-    return order.astype(np.int64)
+    order = frame.select(pl.arg_sort_by(*frame.columns)).to_series().to_numpy().astype(np.int64)
+
+    def tied(columns: Iterable[U64]) -> npt.NDArray[np.bool_]:
+        """Tells which rows in order are equal to the one before."""
+        equal = np.zeros(len(order), bool)
+        equal[1:] = np.all([w[order[1:]] == w[order[:-1]] for w in columns], axis=0)
+        return equal
+
+    same = tied(words)
+    if (same & ~tied(texts.values())).any():
+        places = np.flatnonzero(same | np.append(same[1:], False))
+        rows = order[places]
+        ranks = [_rank(one_chunk(table[name]).take(pa.array(rows))) for name in texts]
+        order[places] = rows[np.lexsort((*reversed(ranks), np.cumsum(~same)[places]))]
+    return order
 
 
 @nb.njit(cache=True, nogil=True)
@@ -330,14 +338,6 @@ def _components(
     return record, heads[:count], sizes[:count]
 
 
-def _take_key(column: Column, keys: dict[str, _Coded], table: pa.Table, rows: I64) -> pa.Array:
-    coded = keys[column.name]
-    if not pa.types.is_dictionary(column.type):
-        return _array(table[column.name]).take(pa.array(rows))
-    codes = coded.codes[rows].astype(np.int32) - np.int32(1)
-    return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), coded.values)
-
-
 def _merge_columns(parts: pa.Table, starts: I64) -> Iterator[tuple[Column, pa.Array | None]]:
     """Merges groups of rows that begin at `starts`; keys are left to the caller."""
     bursts: dict[str, pa.Array] = {}
@@ -350,7 +350,7 @@ def _merge_columns(parts: pa.Table, starts: I64) -> Iterator[tuple[Column, pa.Ar
                 bursts |= _merge_bursts(side, parts, starts)
             yield column, bursts[column.name]
         else:
-            yield column, _reduce(column, _array(parts[column.name]), starts)
+            yield column, _reduce(column, one_chunk(parts[column.name]), starts)
 
 
 def _reduce(column: Column, array: pa.Array, starts: I64) -> pa.Array:
@@ -374,7 +374,7 @@ def _merge_bursts(side: str, parts: pa.Table, starts: I64) -> dict[str, pa.Array
     kinds = [_SCHEMA.field(name).type for name in names]
     if not len(starts):
         return {n: pa.array([], k) for n, k in zip(names, kinds, strict=True)}
-    lists = [_array(parts[name]) for name in names]
+    lists = [one_chunk(parts[name]) for name in names]
     single = np.logical_and(
         lists[0].is_null().to_numpy(zero_copy_only=False),
         parts[f"{side}_first"].is_valid().to_numpy(),

@@ -79,7 +79,7 @@ from telemetry.lake.table import (
 if TYPE_CHECKING:
     import duckdb
 
-BUFFER_ROWS = 500_000
+BUFFER_ROWS = 250_000
 """Rows held in memory before they are spilled; about 250 bytes each."""
 _PIECES = 4
 """Into so many pieces the rows of a full buffer are parted to be merged one by one."""

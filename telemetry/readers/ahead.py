@@ -1,4 +1,4 @@
-"""Work in a thread: the next item is made while the one before is used."""
+"""Work in a thread: the next items are made while the ones before are used."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from threading import Event, Thread
 from typing import TypeVar
 
 T = TypeVar("T")
+_AHEAD = 2
 
 
 def ahead(items: Iterator[T | None]) -> Generator[T, None, None]:
-    """Runs an iterator in a thread, one item ahead, for work that leaves Python's lock.
+    """Runs an iterator in a thread, a few items ahead, for work that leaves Python's lock.
 
     Args:
         items: It may give None at any time, so that it can be stopped before its next item.
@@ -20,7 +21,7 @@ def ahead(items: Iterator[T | None]) -> Generator[T, None, None]:
         Its items but None; what it raises is raised here. Whoever stops early closes this
         iterator, and then nothing runs any more.
     """
-    made: Queue[tuple[T | None, BaseException | None]] = Queue(1)
+    made: Queue[tuple[T | None, BaseException | None]] = Queue(_AHEAD)
     stopped = Event()
 
     def make() -> None:

@@ -15,6 +15,9 @@ from telemetry.lake import StoredSource
 NOON = int(datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000
 SIDES = ("endpoint", "peer")
 KEYS = [column.name for column in RECORD if column.merge is Merge.KEY]
+NUMBERS_FIRST = sorted(
+    KEYS, key=lambda name: pa.types.is_dictionary(schema(Layer.RECORD).field(name).type)
+)
 Row = dict[str, Any]
 RULES: dict[Merge | None, Callable[[list[int]], int]] = {
     Merge.SUM: sum,
@@ -74,7 +77,7 @@ def rows_of(records: pa.Table) -> list[Row]:
 
 def in_order(rows: Iterable[Row]) -> list[Row]:
     def text(row: Row) -> tuple[Any, ...]:
-        others = [(row[k] is not None, row[k]) for k in KEYS if k != "endpoint_addr"]
+        others = [(row[k] is not None, row[k]) for k in NUMBERS_FIRST if k != "endpoint_addr"]
         return (row["endpoint_addr"], row["first_seen"], *others)
 
     return sorted(rows, key=text)

@@ -1,8 +1,10 @@
 """File cuts and order do not show: the laws of the merge."""
 
+import tempfile
 import zlib
 from pathlib import Path
 from random import Random
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +15,8 @@ from lake_segments import NOON, SIDES, Packet, Row, in_order, key, merged, meter
 
 from telemetry.columns import BURST_US, CUT_US, IDLE_US, Layer, schema
 from telemetry.errors import SourceError
-from telemetry.lake.files import encode_records, read_records
+from telemetry.lake import files
+from telemetry.lake.files import encode_records, read_records, write_records
 from telemetry.lake.merge import bucket_of, by_partition, check_times, merge_segments, ranges
 
 # Steps that meet each limit exactly, a little before it and a little after it.
@@ -48,9 +51,9 @@ def test_a_cut_capture_gives_the_records_of_the_whole(
     found: list[tuple[Packet, int]], chance: Random
 ) -> None:
     chance.shuffle(found)
-    files = [meter([p for p, file in found if file == number]) for number in range(3)]
+    cuts = [meter([p for p, file in found if file == number]) for number in range(3)]
     whole = merge_segments(table(meter([p for p, _ in found])))
-    parts = [table(rows) for rows in files]
+    parts = [table(rows) for rows in cuts]
     assert merge_segments(pa.concat_tables(parts)).equals(whole)
     assert rows_of(whole) == in_order(meter([p for p, _ in found]))
     ahead = merge_segments(pa.concat_tables(parts[:2]))
@@ -109,11 +112,16 @@ def test_a_partition_holds_its_day_and_bucket_and_nothing_else() -> None:
 def test_a_partition_merged_piece_by_piece_is_the_merged_whole(
     rows: list[Row], piece: int, cut: int
 ) -> None:
-    files = [table(part) for part in (rows[:cut], rows[cut:]) if part]
-    parted = [part for file in files for _, part in by_partition(file, 1)]
+    cuts = [table(part) for part in (rows[:cut], rows[cut:]) if part]
+    parted = [part for one in cuts for _, part in by_partition(one, 1)]
     pieces = list(ranges(lambda: parted, piece))
     whole = merge_segments(table(rows))
     assert rows_of(pa.concat_tables(pieces)) == rows_of(whole)
+    with tempfile.TemporaryDirectory() as folder, patch.object(files, "ROW_GROUP", 3):
+        paths = Path(folder, "pieces"), Path(folder, "whole")
+        asides = write_records(pieces, paths[0], ""), write_records([whole], paths[1], "")
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+        assert asides[0].sha256 == asides[1].sha256
 
 
 def test_buckets_are_crc32_of_the_address() -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import struct
 import subprocess
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -463,7 +464,7 @@ class SmallTable(FlowTable):
     def __init__(self) -> None:
         super().__init__(2 * BATCH)
 
-    def drain(self) -> RawBatch:
+    def drain(self) -> Iterator[RawBatch]:
         assert len(self) <= 2 * BATCH
         return super().drain()
 

@@ -284,19 +284,20 @@ class SampleDecoder:
             )
             if status == _DONE:
                 return
-            yield self._drain() if status == _TABLE_FULL else self._take()
+            if status == _TABLE_FULL:
+                yield from self._drain()
+            else:
+                yield self._take()
 
     def finish(self) -> Iterator[RawBatch]:
         """Yields what is left."""
-        if len(self._table):
-            yield self._drain()
+        yield from self._drain()
         if self._rows.used[0]:
             yield self._take()
 
-    def _drain(self) -> RawBatch:
-        batch = self._table.drain()
+    def _drain(self) -> Iterator[RawBatch]:
+        yield from self._table.drain()
         self._state[_RATES_USED] = 0
-        return batch
 
     def _take(self) -> RawBatch:
         batch = self._rows.batch()

@@ -204,7 +204,7 @@ def read_frames(
             taken, status = walker.control(buffer[start:end].data)
             start += taken
         if status == TABLE_FULL:
-            yield table.drain()
+            yield from table.drain()
         elif status == CORRUPT:
             tally.damage = CORRUPT_FROM_HERE
             break
@@ -216,8 +216,7 @@ def read_frames(
     if start < end and tally.damage is None:
         tally.damage = CUT_SHORT
     count(counts, tally)
-    if len(table):
-        yield table.drain()
+    yield from table.drain()
 
 
 def refill(

@@ -12,6 +12,7 @@ the lake's merge puts segments of one record together exactly.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,7 @@ _CHAIN = 13  # 1 + index of the newest finished burst; 0 for none
 _HEADERS = 14
 _SIZES = 15  # 16 bits each: endpoint smallest, largest, peer smallest, largest
 ROW = 16
+_DRAINED = 1 << 17  # rows of a batch: its arrays are small enough that memory is used again
 _BURSTS_A_ROW = 4  # room for finished bursts; most rows have none, slow long ones many
 
 _u = np.uint64
@@ -138,11 +140,16 @@ class FlowTable:
     def __len__(self) -> int:
         return int(self._used[0])
 
-    def drain(self) -> RawBatch:
-        """Empties the table into a batch of segments, sides in canonical order."""
-        rows = self._rows[: len(self)]
+    def drain(self) -> Iterator[RawBatch]:
+        """Empties the table into batches of segments, sides in canonical order."""
+        for start in range(0, len(self), _DRAINED):
+            yield self._segments(self._rows[start : min(start + _DRAINED, len(self))])
+        self._slots.fill(0)
+        self._used.fill(0)
+
+    def _segments(self, rows: U64) -> RawBatch:
         addresses, numbers = _take_apart(rows)
-        batch = RawBatch(
+        return RawBatch(
             a_hi=addresses[E_HI],
             a_lo=addresses[E_LO],
             b_hi=addresses[P_HI],
@@ -155,19 +162,15 @@ class FlowTable:
             sampling_rate=self.rates[numbers[_SAMPLING]],
             active_timeout=numbers[_ACTIVE],
             idle_timeout=numbers[_QUIET],
-            a=self._side(numbers, 0),
-            b=self._side(numbers, 1),
+            a=self._side(rows, numbers, 0),
+            b=self._side(rows, numbers, 1),
         )
-        self._slots.fill(0)
-        self._used.fill(0)
-        return batch
 
-    def _side(self, numbers: I64, side: int) -> Side:
+    def _side(self, rows: U64, numbers: I64, side: int) -> Side:
         own = list(numbers[_KEY_FIELDS + side * _SIDE_FIELDS :][:_SIDE_FIELDS])
-        return Side(*own, bursts=self._side_bursts(side))
+        return Side(*own, bursts=self._side_bursts(rows, side))
 
-    def _side_bursts(self, side: int) -> Bursts | None:
-        rows = self._rows[: len(self)]
+    def _side_bursts(self, rows: U64, side: int) -> Bursts | None:
         most = int(self._used[1]) + len(rows)  # all finished ones, and the last of each row
         offsets = np.empty(len(rows) + 1, np.int64)
         starts, ends = np.empty(most, np.int64), np.empty(most, np.int64)
