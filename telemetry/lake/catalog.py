@@ -212,6 +212,7 @@ def build(
         connection = duckdb.connect(str(aside), config=CLOSED)
         try:
             connection.execute("SET TimeZone = 'UTC'").fetchall()
+            connection.begin()  # one, or each statement is made durable
             connection.execute(_SOURCES).fetchall()
             if sources:
                 connection.register("given", _sources_table(sources))
@@ -230,6 +231,7 @@ def build(
             ):
                 connection.execute(statement).fetchall()
             _create_views(connection, views, stubs)
+            connection.commit()
         finally:
             connection.close()
         aside.chmod(FILE_MODE)

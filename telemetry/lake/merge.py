@@ -23,7 +23,6 @@ from typing import Any
 import numba as nb
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -39,7 +38,7 @@ DAY_US = 86_400 * 1_000_000
 
 _SCHEMA = schema(Layer.RECORD)
 _KEYS = [c for c in RECORD if c.merge is Merge.KEY]
-_TEXTS = {c.name for c in _KEYS if pa.types.is_dictionary(c.type)}
+_TEXTS = [c.name for c in _KEYS if pa.types.is_dictionary(c.type)]
 _IDENTITY = {Merge.MIN: "max", Merge.MAX: "min"}
 _REDUCE = {
     Merge.SUM: np.add,
@@ -242,8 +241,7 @@ def _merge(table: pa.Table) -> pa.Table:
     codes = {c.name: _code(one_chunk(table[c.name])) for c in _KEYS}
     address = codes.pop("endpoint_addr")
     numbers = [codes[name] for name in codes if name not in _TEXTS]
-    texts = {name: codes[name] for name in codes if name in _TEXTS}
-    order = _order(table, _pack([address, since, *numbers]), texts)
+    order = _order(table, _pack([address, since, *numbers]), _TEXTS)
     identity = np.column_stack(_pack([address, *codes.values()]))
     component, heads, sizes = _components(order, identity, first, last, CUT_US, IDLE_US)
 
@@ -265,23 +263,20 @@ def _merge(table: pa.Table) -> pa.Table:
     return compact(pa.Table.from_arrays(columns, schema=_SCHEMA))
 
 
-def _order(table: pa.Table, words: list[U64], texts: dict[str, U64]) -> I64:
-    """Sorts rows by numbers; texts, which are dear to sort, only where those are all equal."""
-    frame = pl.DataFrame({str(i): word for i, word in enumerate(words)})
-    order = frame.select(pl.arg_sort_by(*frame.columns)).to_series().to_numpy().astype(np.int64)
+def _order(table: pa.Table, words: list[U64], texts: Iterable[str]) -> I64:
+    """Sorts rows by the first word, and by the others and the texts only where that ties.
 
-    def tied(columns: Iterable[U64]) -> npt.NDArray[np.bool_]:
-        """Tells which rows in order are equal to the one before."""
-        equal = np.zeros(len(order), bool)
-        equal[1:] = np.all([w[order[1:]] == w[order[:-1]] for w in columns], axis=0)
-        return equal
-
-    same = tied(words)
-    if (same & ~tied(texts.values())).any():
-        places = np.flatnonzero(same | np.append(same[1:], False))
+    The first word holds address and time, so that few rows are left; text is dear to sort.
+    """
+    order = np.argsort(words[0])
+    ordered = words[0][order]
+    ties = np.append(False, ordered[1:] == ordered[:-1])
+    if ties.any():
+        places = np.flatnonzero(ties | np.append(ties[1:], False))
         rows = order[places]
         ranks = [_rank(one_chunk(table[name]).take(pa.array(rows))) for name in texts]
-        order[places] = rows[np.lexsort((*reversed(ranks), np.cumsum(~same)[places]))]
+        least_first = [*reversed(ranks), *reversed([word[rows] for word in words])]
+        order[places] = rows[np.lexsort(least_first)]
     return order
 
 
