@@ -75,7 +75,7 @@ def _kernel(data: Any, timer: _Timer) -> Facts:
     frames = Frames.empty()
     head = io.BufferedReader(io.BytesIO(data[:4096].tobytes()))
     walker = pcap.READER.walker(head, Tally())
-    border, table = _border(), FlowTable()
+    border, table = _border(), FlowTable(1 << 19)
     batches, position, status = [], head.tell(), TABLE_FULL
     while status == TABLE_FULL:
         with timer:
@@ -291,6 +291,33 @@ def make_packets(path: Path, packets: str) -> Facts:
     return {}
 
 
+def make_flood(path: Path, packets: str) -> Facts:
+    """Writes a SYN flood against one domestic host, each packet from another address or port."""
+    import struct
+
+    import numpy as np
+
+    size = 54
+    header = struct.pack("<IIII", 1_791_936_000, 0, size, size)
+    ethernet = bytes(12) + b"\x08\x00"
+    ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 40, 0, 0, 64, 6, 0, b"\x11", b"\x85\x0b\x00\x01")
+    tcp = struct.pack(">HHIIBBHHH", 0, 443, 0, 0, 0x50, 2, 1024, 0, 0)
+    frame = np.frombuffer(header + ethernet + ip + tcp, np.uint8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
+        for start in range(0, int(packets), 1 << 18):
+            number = np.arange(start, min(start + (1 << 18), int(packets)), dtype=np.uint64)
+            mixed = number * np.uint64(0x9E3779B97F4A7C15)  # odd: no two numbers meet
+            rows = np.tile(frame, (len(number), 1))
+            rows[:, 4:8] = (number * 10 % 1_000_000).astype("<u4").view(np.uint8).reshape(-1, 4)
+            seconds = (1_791_936_000 + number // 100_000).astype("<u4")
+            rows[:, 0:4] = seconds.view(np.uint8).reshape(-1, 4)
+            low = (mixed & np.uint64(0xFF_FFFF_FFFF)).astype(">u8").view(np.uint8).reshape(-1, 8)
+            rows[:, 43:46], rows[:, 50:52] = low[:, 3:6], low[:, 6:8]
+            file.write(rows)
+    return {}
+
+
 def make_zeek(path: Path, lines: str) -> Facts:
     """Writes a conn.log of synthetic connections between foreign and domestic hosts."""
     import random
@@ -399,6 +426,7 @@ _TASKS: dict[str, Callable[..., Facts]] = {
         lake,
         domestic,
         make_packets,
+        make_flood,
         make_exports,
         make_zeek,
     )

@@ -63,6 +63,7 @@ class Options:
         authority: File of the approval under which this is done.
         key: Pseudonym key file; otherwise beside the lake, its name with .key.
         oversight: File of what overseers count themselves, for `audit report`.
+        memory: Memory that a run may take, such as 800MB or 4GB (default 1GB).
         decoder: Packet decoder.
         captures: Whether captures hold traffic, or exports of flow records; auto looks.
         mapping: File that says which column of a table of records means what.
@@ -80,6 +81,7 @@ class Options:
     authority: Path | None = None
     key: Path | None = None
     oversight: Path | None = None
+    memory: str | None = None
     decoder: Literal["kernel", "dpkt"] | None = None
     captures: Literal["auto", "traffic", "exports"] | None = None
     mapping: Path | None = None
@@ -141,6 +143,8 @@ def command() -> NoReturn:
     """Runs the command as the whole of a process."""
     # Most of what is made here lives to the end: searching it for garbage is time lost.
     gc.set_threshold(100_000)
+    # Arrow's own pool keeps what tables of one size took from those of another.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     code = main()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

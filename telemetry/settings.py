@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from telemetry.errors import SettingsError
+from telemetry.memory import DEFAULT, Budget, budget
 
 _HERE = Path(__file__).resolve().parent
 ASSETS = _HERE.parent if (_HERE.parent / "sql").is_dir() else _HERE / "_assets"
@@ -52,6 +53,7 @@ class Settings(BaseSettings):
         reidentify_hours: Hours for which a re-identified address may be used.
         ledger_key: Ed25519 private key (PEM) that signs ledger entries, if any.
         oversight: TOML file of what overseers count themselves, for their report.
+        memory: Memory that a run may take, such as `1GB`.
         decoder: Packet decoder; `dpkt` is the slow reference.
         captures: Whether captures hold `traffic` or flow `exports`; `auto` lets each tell.
         mapping: TOML file that says which column of a table of records means what.
@@ -80,6 +82,7 @@ class Settings(BaseSettings):
     reidentify_hours: int = Field(default=24, ge=1, le=720)
     ledger_key: Path | None = None
     oversight: Path | None = None
+    memory: str = DEFAULT
     decoder: Literal["kernel", "dpkt"] = "kernel"
     captures: Literal["auto", "traffic", "exports"] = "auto"
     mapping: Path | None = None
@@ -108,6 +111,17 @@ class Settings(BaseSettings):
         if not lake.name:
             raise SettingsError("The root folder cannot be a lake; give another --lake.")
         return lake.with_name(lake.name + suffix)
+
+    @property
+    def budget(self) -> Budget:
+        """What each part of a run gets of the memory."""
+        return budget(self.memory)
+
+    @field_validator("memory")
+    @classmethod
+    def _enough(cls, value: str) -> str:
+        budget(value)
+        return value
 
     @field_validator("home", mode="before")
     @classmethod
@@ -186,8 +200,10 @@ def load(config: Path | None = None, **options: Any) -> Settings:
         if first["type"] == "extra_forbidden":
             known = ", ".join(Settings.model_fields)
             raise SettingsError(f"There is no setting '{where}'; there are {known}.") from None
+        own = first.get("ctx", {}).get("error")
+        why = str(own) if isinstance(own, ValueError) else first["msg"].lower()
         raise SettingsError(
-            f"Setting '{where}': {first['msg'].lower()}; correct it in the options, the "
+            f"Setting '{where}': {why}; correct it in the options, the "
             "environment or the settings file."
         ) from None
     except ValueError as error:

@@ -65,6 +65,7 @@ def test_every_setting_can_come_from_the_environment(monkeypatch):
         "reidentify_hours": "2",
         "ledger_key": "e.pem",
         "oversight": "o.toml",
+        "memory": "2GB",
         "decoder": "dpkt",
         "captures": "exports",
         "mapping": "m.toml",

@@ -135,6 +135,13 @@ def read_records(path: Path) -> pa.Table:
         return file.read(use_threads=False).cast(_RECORD)
 
 
+def read_groups(path: Path) -> Iterator[pa.Table]:
+    """Reads a file of records, a row group at a time."""
+    with pq.ParquetFile(path, read_dictionary=_TEXT) as file:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, use_threads=False).cast(_RECORD)
+
+
 def encode_plain(table: pa.Table) -> pa.Buffer:
     """Returns a small table as Parquet, without any metadata of its own."""
     sink = pa.BufferOutputStream()

@@ -16,7 +16,7 @@ computed on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import Any
 
@@ -108,30 +108,30 @@ def by_partition(table: pa.Table, buckets: int) -> Iterator[tuple[Partition, pa.
         yield Partition(_date(day), number), pa.Table.from_arrays(pieces, schema=_SCHEMA)
 
 
-def ranges(load: Callable[[], list[pa.Table]], rows: int) -> Iterator[pa.Table]:
+def ranges(tables: list[pa.Table], rows: int) -> Iterator[pa.Table]:
     """Merges a partition piece by piece, so that memory holds one piece at a time.
 
     Args:
-        load: Returns the segments of one partition, each table sorted as `by_partition` and
-            `merge_segments` sort. It is called once for each piece.
+        tables: The segments of one partition, each sorted as `by_partition` and
+            `merge_segments` sort.
         rows: Rows that a piece should not have many more of. Segments of one endpoint stay
             together, however many they are.
 
     Yields:
         The merged pieces; one after the other they are the merged whole.
     """
-    tables = load()
-    if sum(len(table) for table in tables) <= rows:
+    if sum(map(len, tables)) <= rows:
         yield merge_segments(pa.concat_tables(tables))
         return
     keys = [_range_keys(table) for table in tables]
-    del tables
     firsts = np.unique(np.sort(np.concatenate(keys))[::rows])
     edges = [np.append(np.searchsorted(own, firsts), len(own)).tolist() for own in keys]
+    del keys
     for number in range(len(firsts)):
         pieces = [
             compact(table.slice(edge[number], edge[number + 1] - edge[number]))
-            for table, edge in zip(load(), edges, strict=True)
+            for table, edge in zip(tables, edges, strict=True)
+            if edge[number] < edge[number + 1]
         ]
         yield merge_segments(pa.concat_tables(pieces))
 

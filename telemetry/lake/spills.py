@@ -1,4 +1,4 @@
-"""Segments written out of memory until their source is whole: gone when it is committed.
+"""Segments written out of memory until they are merged.
 
 A spill holds what passed the gate, parted by day and bucket, as Arrow streams that are
 mapped and not read when they are merged. Nobody lists it; a killed writer's is swept.
@@ -6,9 +6,8 @@ mapped and not read when they are merged. Nobody lists it; a killed writer's is 
 
 from __future__ import annotations
 
+import mmap
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,32 +15,48 @@ import pyarrow as pa
 from telemetry.lake.layout import FILE_MODE, Partition
 
 
-@dataclass(frozen=True, slots=True)
 class Spill:
-    """One file of segments.
+    """One file of segments, which only grows.
 
     Attributes:
         path: Where it is.
-        places: Where the rows of each partition begin, in bytes.
+        places: Where the tables of each partition begin, in bytes.
     """
 
-    path: Path
-    places: dict[Partition, int]
+    def __init__(self, path: Path) -> None:
+        """Takes the name of the file, which is made when something is added."""
+        self.places: dict[Partition, list[int]] = {}
+        self.path = path
+        self._map: mmap.mmap | None = None
 
-    def read(self, partition: Partition) -> pa.Table:
-        """Returns the rows of a partition; they are in memory only as far as they are used."""
-        with pa.memory_map(os.fspath(self.path)) as mapped:
-            mapped.seek(self.places[partition])
-            return pa.ipc.open_stream(mapped).read_all()
-
-
-def spill(path: Path, parts: Iterable[tuple[Partition, pa.Table]]) -> Spill:
-    """Writes parted segments to a new file."""
-    places: dict[Partition, int] = {}
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE), "wb") as file:
-        for partition, table in parts:
+    def add(self, partition: Partition, table: pa.Table) -> None:
+        """Writes segments of one partition, behind those that are there."""
+        flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY
+        with os.fdopen(os.open(self.path, flags, FILE_MODE), "ab") as file:
             file.write(bytes(-file.tell() % 64))  # what is mapped must be aligned
-            places[partition] = file.tell()
+            self.places.setdefault(partition, []).append(file.tell())
             with pa.ipc.new_stream(file, table.schema) as stream:
                 stream.write_table(table)
-    return Spill(path, places)
+
+    def tables(self, partition: Partition) -> list[pa.Table]:
+        """Returns the tables of a partition; nothing may be added from here on.
+
+        They are in memory only as far as they were used since `release`.
+        """
+        places = self.places.get(partition, [])
+        if places and self._map is None:
+            with self.path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return [
+            pa.ipc.open_stream(pa.py_buffer(self._map).slice(place)).read_all() for place in places
+        ]
+
+    def release(self) -> None:
+        """Lets go of the memory of all tables; what is used again is read again."""
+        if self._map is not None:
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+    def remove(self) -> None:
+        """Removes the file; tables that are still held stay whole."""
+        self.path.unlink(missing_ok=True)
+        self._map, self.places = None, {}

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
-from functools import partial
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
@@ -37,6 +37,7 @@ from telemetry.lake.files import (
     encode_plain,
     lake_errors,
     move,
+    read_groups,
     read_records,
     remove,
     write_aside,
@@ -65,7 +66,7 @@ from telemetry.lake.layout import (
 from telemetry.lake.parallel import in_threads
 from telemetry.lake.purge import Bools, Condemned, Purge, condemned_endpoints, condemned_rows
 from telemetry.lake.retention import Due, Erasure, due_at, schedule
-from telemetry.lake.spills import Spill, spill
+from telemetry.lake.spills import Spill
 from telemetry.lake.table import (
     Balance,
     Counts,
@@ -81,8 +82,10 @@ if TYPE_CHECKING:
 
 BUFFER_ROWS = 250_000
 """Rows held in memory before they are spilled; about 250 bytes each."""
-_PIECES = 4
+_PIECES = 3
 """Into so many pieces the rows of a full buffer are parted to be merged one by one."""
+_FAN_IN = 16
+"""So many sorted tables of a partition are merged at once."""
 _UNSELECTED = f"{QUARANTINE}/{RECORDS}"
 _HOMELAND = "homeland_sha256"
 _PURGE = "open_purge"
@@ -163,6 +166,7 @@ class SourceBatch:
         self.rows = 0
         self.tables: list[pa.Table] = []
         self.spills: list[Spill] = []
+        self._spill: Spill | None = None  # the one that grows
         self.stored: list[StoredSource] = []
 
     def stage(self, table: pa.Table) -> None:
@@ -201,14 +205,12 @@ class SourceBatch:
         """Writes what is held in memory to a file."""
         from telemetry.lake.merge import by_partition  # numba: only where it is needed
 
-        path = self._lake._aside()
-        parts = by_partition(pa.concat_tables(self.tables), self._lake.meta.buckets)
-        try:
-            with lake_errors(self._lake.path):
-                self.spills.append(spill(path, parts))
-        except BaseException:
-            remove([path])
-            raise
+        if self._spill is None:
+            self._spill = Spill(self._lake._aside())
+            self.spills.append(self._spill)
+        with lake_errors(self._lake.path):
+            for one in by_partition(pa.concat_tables(self.tables), self._lake.meta.buckets):
+                self._spill.add(*one)
         self.tables = []
         self._held = 0
 
@@ -216,29 +218,31 @@ class SourceBatch:
         """Merges all rows and writes each partition aside."""
         from telemetry.lake.merge import by_partition
 
-        loads: dict[Partition, list[Callable[[], pa.Table]]] = {}
-        for one in self.spills:
-            for partition in one.places:
-                loads.setdefault(partition, []).append(partial(one.read, partition))
+        held: dict[Partition, pa.Table] = {}
         if self.tables:
-            parts = by_partition(pa.concat_tables(self.tables), self._lake.meta.buckets)
+            held |= by_partition(pa.concat_tables(self.tables), self._lake.meta.buckets)
             self.tables = []
-            for partition, table in parts:
-                loads.setdefault(partition, []).append(partial(_itself, table))
-        asides = self._lake._write_partitions(sorted(loads.items()), _UNSELECTED)
+
+        def load(partition: Partition) -> list[pa.Table]:
+            here = [held.pop(partition)] if partition in held else []
+            return here + [table for one in self.spills for table in one.tables(partition)]
+
+        partitions = sorted({*held, *(p for one in self.spills for p in one.places)})
+        asides = self._lake._write_partitions(partitions, load, _UNSELECTED, self.spills)
         self._forget_spills()
         return asides
 
     def _forget_spills(self) -> None:
-        remove(one.path for one in self.spills)
-        self.spills = []
+        for one in self.spills:
+            one.remove()
+        self.spills, self._spill = [], None
 
     def absorb(self, other: SourceBatch) -> None:
         """Takes over the rows and sources of another batch."""
         self.rows += other.rows
         self.spills += other.spills
         self.stored += other.stored
-        other.spills = []
+        other.spills, other._spill = [], None
         self._hold(other.tables)
 
     def discard(self) -> None:
@@ -265,15 +269,17 @@ class Lake:
         buffer_rows: Rows held in memory before they are written aside.
     """
 
-    def __init__(self, path: Path, lock: int, table: FileTable, meta: LakeMeta) -> None:
+    def __init__(
+        self, path: Path, lock: int, table: FileTable, meta: LakeMeta, buffer_rows: int
+    ) -> None:
         """Not for callers: see `create_or_open`."""
         self.path = path
         self.meta = meta
-        self.buffer_rows = BUFFER_ROWS
+        self.buffer_rows = buffer_rows
         self._lock = lock
         self._table = table
         self._batch = SourceBatch(self)
-        self._asides = 0
+        self._asides = count()
 
     @classmethod
     def create_or_open(
@@ -284,6 +290,7 @@ class Lake:
         key_id: str,
         buckets: int = 16,
         pseudonyms: str = "deterministic",
+        buffer_rows: int = BUFFER_ROWS,
     ) -> Lake:
         """Opens the lake for writing; makes it where there is none.
 
@@ -293,6 +300,7 @@ class Lake:
             key_id: Id of the pseudonym key.
             buckets: Buckets of a day in a new lake; an existing one keeps its own.
             pseudonyms: How domestic addresses are encrypted.
+            buffer_rows: Rows held in memory before they are spilled.
 
         Raises:
             LakeBusy: Another run writes to this lake.
@@ -309,7 +317,7 @@ class Lake:
                     table.make(policy_tag, key_id, buckets, pseudonyms)
                     meta = table.meta()
                     _check_meta(meta, policy_tag, key_id, pseudonyms)
-                    lake = cls(path, lock, table, meta)
+                    lake = cls(path, lock, table, meta, buffer_rows)
                     lake._sweep()
                 except BaseException:
                     table.close()
@@ -544,11 +552,14 @@ class Lake:
 
     def _merge(self, group: Sequence[Listed], root: str) -> int:
         """Merges whole partitions; returns how many they are."""
-        loads: dict[Partition, list[Callable[[], pa.Table]]] = {}
+        files: dict[Partition, list[Path]] = {}
         for file in group:
-            load = partial(read_records, self.path / file.name)
-            loads.setdefault(file.partition, []).append(load)
-        asides = self._write_partitions(loads.items(), root)
+            files.setdefault(file.partition, []).append(self.path / file.name)
+        spill = Spill(self._aside())
+        try:
+            asides = self._merged_aside(files, root, spill, sum(file.rows for file in group))
+        finally:
+            spill.remove()
         try:
             parts = [Part(*one, _shortest(group, one[0].folder)) for one in asides]
             fewer = sum(f.rows for f in group) - sum(part.aside.rows for part in parts)
@@ -557,6 +568,20 @@ class Lake:
             remove(aside.path for aside, _ in asides)
             raise
         return len(parts)
+
+    def _merged_aside(
+        self, files: Mapping[Partition, Sequence[Path]], root: str, spill: Spill, rows: int
+    ) -> list[tuple[Aside, Partition]]:
+        """Merges stored partitions aside, by way of a spill if memory does not hold them."""
+        if rows <= self.buffer_rows:
+            return self._write_partitions(
+                files, lambda partition: [read_records(path) for path in files[partition]], root
+            )
+        for partition, paths in files.items():
+            for path in paths:
+                for table in read_groups(path):
+                    spill.add(partition, table)
+        return self._write_partitions(files, spill.tables, root, [spill])
 
     @property
     def homeland(self) -> str | None:
@@ -978,24 +1003,54 @@ class Lake:
             remove(self.path / name for name in names)
 
     def _write_partitions(
-        self, partitions: Iterable[tuple[Partition, Sequence[Callable[[], pa.Table]]]], root: str
+        self,
+        partitions: Iterable[Partition],
+        load: Callable[[Partition], list[pa.Table]],
+        root: str,
+        spills: Sequence[Spill] = (),
     ) -> list[tuple[Aside, Partition]]:
-        """Merges partitions, each from some tables, and writes them aside for below `root`."""
+        """Merges partitions and writes them aside.
+
+        Args:
+            partitions: In the order in which their files are written.
+            load: Gives the tables of one.
+            root: Below it the files are to be placed.
+            spills: What the tables may lie in.
+        """
         from telemetry.lake.merge import ranges  # numba: only where it is needed
 
-        def write(
-            item: tuple[Partition, Sequence[Callable[[], pa.Table]], Path],
-        ) -> tuple[Aside, Partition]:
-            partition, loads, path = item
-            folder = f"{root}/day={partition.day}/bucket={partition.bucket:02d}"
-            merged = ranges(lambda: [load() for load in loads], self.buffer_rows // _PIECES or 1)
-            return write_records(merged, path, folder), partition
+        def pieces(tables: list[pa.Table], spills: Sequence[Spill]) -> Iterator[pa.Table]:
+            for piece in ranges(tables, self.buffer_rows // _PIECES or 1):
+                for one in spills:
+                    one.release()
+                yield piece
 
-        before = self._asides
+        def merged(partition: Partition) -> Iterator[pa.Table]:
+            runs, lying = [[table] for table in load(partition)], list(spills)
+            while len(runs) > _FAN_IN:
+                # A piece of each of very many would be a few rows, and dear.
+                longer = []
+                for start in range(0, len(runs), _FAN_IN):
+                    some = [table for run in runs[start : start + _FAN_IN] for table in run]
+                    spill = Spill(self._aside())
+                    for piece in pieces(some, lying):
+                        spill.add(partition, piece)
+                    longer.append(spill)
+                runs, lying = [one.tables(partition) for one in longer], longer
+                for one in longer:
+                    one.path.unlink()
+            yield from pieces([table for run in runs for table in run], lying)
+
+        def write(item: tuple[Partition, Path]) -> tuple[Aside, Partition]:
+            partition, path = item
+            folder = f"{root}/day={partition.day}/bucket={partition.bucket:02d}"
+            return write_records(merged(partition), path, folder), partition
+
+        before = next(self._asides)
         try:
-            return in_threads(write, [(*one, self._aside()) for one in partitions])
+            return in_threads(write, [(one, self._aside()) for one in partitions])
         except BaseException:
-            remove(self._aside_path(n) for n in range(before, self._asides))
+            remove(self._aside_path(n) for n in range(before, next(self._asides)))
             raise
 
     def _swap(
@@ -1034,8 +1089,7 @@ class Lake:
             raise
 
     def _aside(self) -> Path:
-        self._asides += 1
-        return self._aside_path(self._asides - 1)
+        return self._aside_path(next(self._asides))
 
     def _aside_path(self, number: int) -> Path:
         return self.path / TMP / f"{number:08d}"
@@ -1089,10 +1143,6 @@ def _listed(aside: Aside, name: str, kind: str, part: Part | None = None) -> Lis
         aside.sha256,
         *(part.term if part else ()),
     )
-
-
-def _itself(table: pa.Table) -> pa.Table:
-    return table
 
 
 def _shortest(files: Sequence[Listed], folder: str) -> Term:

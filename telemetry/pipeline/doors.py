@@ -102,13 +102,23 @@ def open_post(settings: Settings, run_id: str) -> Iterator[tuple[Post, Lake]]:
     border = Border(homeland, authority.allowed_mask)
     tag = keys.tag(homeland.policy_sha256)
     with Lake.create_or_open(
-        settings.lake, policy_tag=tag, key_id=keys.key_id, pseudonyms=settings.pseudonym_kind
+        settings.lake,
+        policy_tag=tag,
+        key_id=keys.key_id,
+        pseudonyms=settings.pseudonym_kind,
+        buffer_rows=settings.budget.segments,
     ) as lake:
         _settle(lake, ledger, authority.id)
         lake.check_key(*keys.state())
         purged = class_again(lake, ledger, homeland, authority.id, run_id)
         gate = Gate(border, keys, settings.sensor, settings.pseudonyms, settings.link_epochs)
-        session = Session(border, settings.decoder, settings.captures, settings.mapping)
+        session = Session(
+            border,
+            settings.decoder,
+            settings.captures,
+            settings.mapping,
+            settings.budget.flows,
+        )
         post = Post(settings, homeland, authority, keys, gate, ledger, session, run_id, purged)
         yield post, lake
 

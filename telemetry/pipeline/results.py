@@ -69,8 +69,8 @@ def score(
     with open_lake(settings) as (lake, ledger, authority):
         lake.merge()
         publish(lake)
-        with lake.work() as connection:
-            features = endpoint_features(connection)
+        with lake.work(settings.budget.engine) as connection:
+            features = endpoint_features(connection, settings.budget.records)
         endpoints = scoring.score(features, settings.threshold)
         watch.stage("select")
         days = lake.retention_days() or 0

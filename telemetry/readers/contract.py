@@ -39,6 +39,7 @@ class Session:
         captures: Whether captures hold `traffic`, or `exports`: flow records on their way
             from an exporter. `auto` lets each capture tell.
         mapping: File that says which column of a table means what; None reads none.
+        flows: Flows that are metered at once, a power of two; more are emptied out in between.
         carried: What a reader keeps from one source for the next, by its name, such as the
             templates of an exporter. It holds no address of a record.
     """
@@ -47,6 +48,7 @@ class Session:
     decoder: Literal["kernel", "dpkt"] = "kernel"
     captures: Literal["auto", "traffic", "exports"] = "auto"
     mapping: Path | None = None
+    flows: int = 1 << 19
     carried: dict[str, Any] = field(default_factory=dict)
 
 

@@ -114,7 +114,7 @@ def test_a_partition_merged_piece_by_piece_is_the_merged_whole(
 ) -> None:
     cuts = [table(part) for part in (rows[:cut], rows[cut:]) if part]
     parted = [part for one in cuts for _, part in by_partition(one, 1)]
-    pieces = list(ranges(lambda: parted, piece))
+    pieces = list(ranges(parted, piece))
     whole = merge_segments(table(rows))
     assert rows_of(pa.concat_tables(pieces)) == rows_of(whole)
     with tempfile.TemporaryDirectory() as folder, patch.object(files, "ROW_GROUP", 3):

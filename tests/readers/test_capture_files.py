@@ -461,7 +461,7 @@ OUT_TCP = ethernet(ip4(DOMESTIC4, FOREIGN4, TCP, tcp(40000, 443, 0x10)))
 class SmallTable(FlowTable):
     """A table that is full after two batches, and tells when it was overfilled."""
 
-    def __init__(self) -> None:
+    def __init__(self, _: int) -> None:
         super().__init__(2 * BATCH)
 
     def drain(self) -> Iterator[RawBatch]:

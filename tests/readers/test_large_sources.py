@@ -43,7 +43,7 @@ CAPTURE = pcap(
 
 
 class _SmallTable(FlowTable):
-    def __init__(self) -> None:
+    def __init__(self, _: int) -> None:
         super().__init__(1024)
 
 

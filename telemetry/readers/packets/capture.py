@@ -122,7 +122,8 @@ class CaptureReader(ABC):
     def read(self, source: Source, session: Session, tally: Tally) -> Iterator[RawBatch]:
         """Yields the capture's records."""
         stream = source.stream()
-        found = read_frames(stream, self.walker(stream, tally), session.border, tally)
+        walker, table = self.walker(stream, tally), FlowTable(session.flows)
+        found = read_frames(stream, walker, table, session.border, tally)
         if source.is_large:
             with closing(ahead(found)) as batches:
                 yield from batches
@@ -172,20 +173,20 @@ def meter_frames(frames, n, flows, tables, allowed, counts):
 
 
 def read_frames(
-    stream: io.BufferedReader, walker: Walker, border: Border, tally: Tally
+    stream: io.BufferedReader, walker: Walker, table: FlowTable, border: Border, tally: Tally
 ) -> Iterator[RawBatch | None]:
     """Yields the records of a capture, and None each time that it has used up its buffer.
 
     Args:
         stream: Decompressed bytes, from the first packet or block on.
         walker: Of the capture's format.
+        table: Empty; it is emptied out whenever it is full.
         border: Applied to every packet before it reaches the flow table.
         tally: Counts packets; final when the iterator is exhausted.
     """
     buffer = np.empty(_BUFFER, np.uint8)
     start = end = 0
     frames = Frames.empty()
-    table = FlowTable()
     counts = np.zeros(len(Reason), np.int64)
     at_end = False
     while True:

@@ -111,7 +111,7 @@ class FlowTable:
         rates: Sampling rate that each number in the upper byte of KEY stands for.
     """
 
-    def __init__(self, capacity: int = 1 << 19) -> None:
+    def __init__(self, capacity: int) -> None:
         """Makes an empty table.
 
         Args:
