@@ -10,7 +10,7 @@ WORKERS ?= 2
 SEKISHO_CORPUS ?= ../shared/corpus
 export SEKISHO_CORPUS := $(abspath $(SEKISHO_CORPUS))
 
-.PHONY: run test lint bench peers fuzz notebook readme lock clean
+.PHONY: run test lint bench bench-large peers fuzz notebook readme lock clean
 .DEFAULT_GOAL := run
 
 # Everything is installed by hash from a lock file; the package index is the only thing reached.
@@ -49,6 +49,9 @@ lint: $(VENV)/.test  ## style, types, import rules
 
 bench: $(VENV)/.test  ## speed, beside the tools of the field
 	@$(BIN)/python -m benchmarks
+
+bench-large: $(VENV)/.test  ## one capture of 50 million packets, on one core and on all
+	@$(BIN)/python -m benchmarks --large 50000000 --rounds 2
 
 peers: requirements-peers.lock  ## other Python packages for `make bench`, apart from ours
 	@$(PYTHON) -m venv benchmarks/.peers

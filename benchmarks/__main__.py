@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--packets N] [--rounds R] [--short]`."""
+"""`python -m benchmarks [--packets N] [--rounds R] [--short | --large N]`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import tempfile
 from hashlib import sha256
 from pathlib import Path
 
-from benchmarks import results
+from benchmarks import large, results
 from benchmarks.contenders import INGEST, Contender, ask, check_totals, contenders
 from benchmarks.measure import ROOT, BenchmarkError, Conditions, Watch
 
 DATA = ROOT / "benchmarks" / "data"
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
+LARGE = ROOT / "benchmarks" / "LARGE.md"
 _LINES_SHARE = 10
 """One line of the synthetic log to so many packets."""
 _RECORDS_SHARE = 2
@@ -28,6 +29,9 @@ def main() -> int:
     parser.add_argument(
         "--short", action="store_true", help="200,000 packets, one round, nothing written"
     )
+    parser.add_argument(
+        "--large", type=int, metavar="N", help="one capture of N packets instead, on all cores too"
+    )
     options = parser.parse_args()
     if options.packets < 1000 or options.rounds < 1:
         parser.error("at least 1000 packets and one round")
@@ -35,6 +39,9 @@ def main() -> int:
         if options.short:
             with tempfile.TemporaryDirectory() as folder:
                 _run(Path(folder), 200_000, 1, None)
+        elif options.large:
+            DATA.mkdir(exist_ok=True)
+            _run_large(DATA, options.large, options.rounds)
         else:
             DATA.mkdir(exist_ok=True)
             _run(DATA, options.packets, options.rounds, RESULTS)
@@ -65,7 +72,21 @@ def _run(folder: Path, packets: int, rounds: int, report: Path | None) -> None:
         print(f"\nWritten to {report.relative_to(ROOT)}.")
 
 
-def _input(folder: Path, task: str, name: str, ending: str, *count: int) -> Path:
+def _run_large(folder: Path, packets: int, rounds: int) -> None:
+    capture = _input(folder, "make_packets", f"packets-{packets}", "pcap", packets)
+    packed = _input(folder, "pack", f"packets-{packets}", "pcap.zst", str(capture))
+    tenth = _input(folder, "make_packets", f"packets-{packets // 10}", "pcap", packets // 10)
+    flood = _input(folder, "make_flood", f"flood-{packets}", "pcap", packets)
+    found = large.contenders(capture, packed, tenth, flood, packets)
+    conditions = _measure(found, rounds, large.ALL)
+    check_totals(found)
+    asked = large.questions(capture)
+    size = capture.stat().st_size
+    results.write_large(LARGE, found, asked, large.notes(found), packets, size, conditions)
+    print(LARGE.read_text(), end="")
+
+
+def _input(folder: Path, task: str, name: str, ending: str, *count: object) -> Path:
     """Makes an input unless it is there, made by the same code."""
     code = b"".join(
         (ROOT / file).read_bytes()
@@ -86,10 +107,10 @@ def _input(folder: Path, task: str, name: str, ending: str, *count: int) -> Path
     return path
 
 
-def _measure(found: list[Contender], rounds: int) -> Conditions:
+def _measure(found: list[Contender], rounds: int, first: str = INGEST) -> Conditions:
     """Runs all contenders in turn, round by round; what may compile ran once before."""
     _say("Compiling and warming up…")
-    next(contender for contender in found if contender.name == INGEST).run()
+    next(contender for contender in found if contender.name == first).run()
     watch = Watch()
     for number in range(1, rounds + 1):
         for contender in found:

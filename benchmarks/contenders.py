@@ -6,13 +6,13 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import ROOT, BenchmarkError, Usage, free_port, run_fed, run_pinned
+from benchmarks.measure import CORE, ROOT, BenchmarkError, Usage, free_port, run_fed, run_pinned
 
 Totals = dict[str, int]
 """Of `read`, `kept`, `kept_bytes`: those that a contender tells."""
@@ -80,15 +80,17 @@ def _inside(task: str, *arguments: object, python: str = sys.executable) -> Roun
 
 
 @contextmanager
-def _scratch(beside: Path) -> Iterator[Path]:
+def scratch(beside: Path) -> Iterator[Path]:
+    """Makes a folder on the disk of an input, gone afterwards."""
     with tempfile.TemporaryDirectory(dir=beside.parent) as folder:
         yield Path(folder)
 
 
-def _ingest(capture: Path) -> Round:
-    with _scratch(capture) as folder:
+def ingest(capture: Path, cores: Set[int] = frozenset({CORE})) -> Round:
+    """Measures a whole `sekisho ingest` into a new lake."""
+    with scratch(capture) as folder:
         command = [sys.executable, "-m", "telemetry.cli", "ingest", str(capture), "--json"]
-        usage = run_pinned([*command, "--lake", "lake"], folder)
+        usage = run_pinned([*command, "--lake", "lake"], folder, cores)
         source = json.loads(usage.output)["sources"][0]
         if source["status"] != "ingested":
             raise BenchmarkError(f"The capture was not ingested: {source['error']}")
@@ -99,13 +101,20 @@ def _ingest(capture: Path) -> Round:
     return Round(usage.wall, usage.cpu, usage.memory, totals)
 
 
-def _nfpcapd(capture: Path, crossing: str) -> Round:
-    with _scratch(capture) as folder:
+def nfpcapd(capture: Path) -> Round:
+    """Measures a whole nfpcapd, and counts what it wrote."""
+    crossing = _crossing_filter(ask("domestic", "-")[1]["prefixes"])
+    with scratch(capture) as folder:
         usage = run_pinned(["nfpcapd", "-r", str(capture), "-w", str(folder)], folder)
         read, _ = _nfdump(folder)
         kept, kept_bytes = _nfdump(folder, crossing)
     totals = {"read": read, "kept": kept, "kept_bytes": kept_bytes}
     return Round(usage.wall, usage.cpu, usage.memory, totals)
+
+
+def has_nfpcapd() -> bool:
+    """Whether nfpcapd and nfdump are installed."""
+    return bool(shutil.which("nfpcapd") and shutil.which("nfdump"))
 
 
 def _nfdump(folder: Path, *filters: str) -> tuple[int, int]:
@@ -122,7 +131,7 @@ def _nfdump_summary(folder: Path, *filters: str) -> dict[str, int]:
 
 
 def _nfcapd(capture: Path) -> Round:
-    with _scratch(capture) as folder:
+    with scratch(capture) as folder:
         port = free_port()
         command = ["nfcapd", "-b", "127.0.0.1", "-p", str(port), "-w", str(folder), "-t", "3600"]
         usage = run_fed(command, ["replay", str(capture), str(port)], folder)
@@ -177,11 +186,10 @@ def contenders(
         Contender("packet kernel, from memory", lambda: _inside("kernel", capture), packets),
         Contender("packet reader, from the file", lambda: _inside("reader", capture), packets),
         Contender(GATE, lambda: _inside("gate", capture), packets),
-        Contender(INGEST, lambda: _ingest(capture), packets),
+        Contender(INGEST, lambda: ingest(capture), packets),
     ]
-    if shutil.which("nfpcapd") and shutil.which("nfdump"):
-        crossing = _crossing_filter(ask("domestic", "-")[1]["prefixes"])
-        found.append(Contender(PEER, lambda: _nfpcapd(capture, crossing), packets))
+    if has_nfpcapd():
+        found.append(Contender(PEER, lambda: nfpcapd(capture), packets))
     dpkt = f"dpkt, five-tuples of the first {part:,}"
     found.append(Contender(dpkt, lambda: _inside("dpkt", capture, part), part, whole=False))
     for name, export in exports.items():

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = max(os.sched_getaffinity(0))
 """The core that everything measured runs on; low ones take the interrupts."""
+CORES = frozenset(os.sched_getaffinity(0))
+"""All cores, for what is said to run on all of them."""
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -39,7 +41,9 @@ class Usage:
     output: str
 
 
-def run_pinned(command: Sequence[str], folder: Path = ROOT) -> Usage:
+def run_pinned(
+    command: Sequence[str], folder: Path = ROOT, cores: Set[int] = frozenset({CORE})
+) -> Usage:
     """Runs a command on `CORE`; threads and children it makes stay there too.
 
     The caller must be small: Linux counts the memory of the process that forked into the
@@ -48,6 +52,7 @@ def run_pinned(command: Sequence[str], folder: Path = ROOT) -> Usage:
     Args:
         command: Program and arguments.
         folder: Where it runs.
+        cores: Other cores than that one.
 
     Raises:
         BenchmarkError: It failed.
@@ -63,7 +68,7 @@ def run_pinned(command: Sequence[str], folder: Path = ROOT) -> Usage:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=errors,
-            preexec_fn=lambda: os.sched_setaffinity(0, {CORE}),
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
         _, status, used = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started

@@ -291,6 +291,39 @@ def make_packets(path: Path, packets: str) -> Facts:
     return {}
 
 
+def busiest(path: Path) -> Facts:
+    """Returns the address with the most records of a lake."""
+    from telemetry.lake import catalog
+
+    sql = "SELECT endpoint_ip FROM stored_records GROUP BY ALL ORDER BY count(*) DESC, 1 LIMIT 1"
+    return {"address": catalog.query(path, sql, unselected=True)["endpoint_ip"][0].as_py()}
+
+
+def query(path: Path, sql: str) -> Facts:
+    """Asks a lake, as in a notebook: the connection is open, the answer is fetched whole."""
+    import time
+    from contextlib import closing
+
+    from telemetry.lake import catalog
+
+    spent = []
+    with closing(catalog.connect(path, unselected=True)) as connection:
+        for _ in range(3):
+            started = time.perf_counter()
+            connection.sql(sql)
+            spent.append(time.perf_counter() - started)
+    return {"wall": min(spent)}
+
+
+def pack(path: Path, plain: str) -> Facts:
+    """Packs a file as zstd."""
+    import zstandard
+
+    with Path(plain).open("rb") as source, path.open("wb") as file:
+        zstandard.ZstdCompressor().copy_stream(source, file)
+    return {}
+
+
 def make_flood(path: Path, packets: str) -> Facts:
     """Writes a SYN flood against one domestic host, each packet from another address or port."""
     import struct
@@ -314,7 +347,7 @@ def make_flood(path: Path, packets: str) -> Facts:
             rows[:, 0:4] = seconds.view(np.uint8).reshape(-1, 4)
             low = (mixed & np.uint64(0xFF_FFFF_FFFF)).astype(">u8").view(np.uint8).reshape(-1, 8)
             rows[:, 43:46], rows[:, 50:52] = low[:, 3:6], low[:, 6:8]
-            file.write(rows)
+            file.write(rows.tobytes())
     return {}
 
 
@@ -427,6 +460,9 @@ _TASKS: dict[str, Callable[..., Facts]] = {
         domestic,
         make_packets,
         make_flood,
+        busiest,
+        query,
+        pack,
         make_exports,
         make_zeek,
     )

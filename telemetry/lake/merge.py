@@ -35,6 +35,7 @@ from telemetry.lake.layout import Partition
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 DAY_US = 86_400 * 1_000_000
+_SAMPLES = 256  # keys that are looked at for each piece of a partition
 
 _SCHEMA = schema(Layer.RECORD)
 _KEYS = [c for c in RECORD if c.merge is Merge.KEY]
@@ -123,10 +124,13 @@ def ranges(tables: list[pa.Table], rows: int) -> Iterator[pa.Table]:
     if sum(map(len, tables)) <= rows:
         yield merge_segments(pa.concat_tables(tables))
         return
-    keys = [_range_keys(table) for table in tables]
-    firsts = np.unique(np.sort(np.concatenate(keys))[::rows])
-    edges = [np.append(np.searchsorted(own, firsts), len(own)).tolist() for own in keys]
-    del keys
+    # Some keys of each table tell well enough where the pieces begin; all would be much memory.
+    step = max(1, rows // _SAMPLES)
+    some = np.sort(np.concatenate([_range_keys(table)[::step] for table in tables]))
+    firsts = np.unique(some[:: rows // step])
+    edges = [
+        [*np.searchsorted(_range_keys(table), firsts).tolist(), len(table)] for table in tables
+    ]
     for number in range(len(firsts)):
         pieces = [
             compact(table.slice(edge[number], edge[number + 1] - edge[number]))
