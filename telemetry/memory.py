@@ -15,7 +15,7 @@ LEAST = "800MB"
 _UNITS = {"MB": 10**6, "GB": 10**9}
 _FIXED = 530 * 10**6
 _FLOW = 224  # bytes of a row of the flow table with its slots and bursts
-_SEGMENT = 1000  # bytes of a segment that waits, its copy while it is spilled, and what both leave
+_SEGMENT = 1100  # bytes of a segment that waits, its copy while it is spilled, and what both leave
 _RECORD = 800  # bytes that DuckDB wants to compute the features of one record's endpoint
 
 

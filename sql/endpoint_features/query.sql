@@ -1,4 +1,16 @@
-WITH lines AS MATERIALIZED (SELECT * FROM channels),
+WITH lines AS MATERIALIZED (
+    SELECT
+        *,
+        row_number() OVER () AS line,
+        greatest(start_regularity, beat_regularity, start_in_regularity) AS regularity,
+        CASE
+            WHEN start_regularity >= greatest(beat_regularity, start_in_regularity)
+                THEN 'start'
+            WHEN start_in_regularity >= beat_regularity THEN 'start_in'
+            ELSE 'beat'
+        END AS series
+    FROM channels
+),
 population AS (
     SELECT count(*) AS all_hosts FROM hosts WHERE peer_is_domestic
 ),
@@ -57,54 +69,31 @@ onset AS (
     FROM onsets
     GROUP BY endpoint_ip
 ),
-ranked AS (
-    SELECT
-        c.*,
-        h.unusual_endpoints,
-        h.failed_endpoints,
-        greatest(c.start_regularity, c.beat_regularity, c.start_in_regularity) AS regularity,
-        CASE
-            WHEN c.start_regularity >= greatest(c.beat_regularity, c.start_in_regularity)
-                THEN 'start'
-            WHEN c.start_in_regularity >= c.beat_regularity THEN 'start_in'
-            ELSE 'beat'
-        END AS series,
-        c.service_kind NOT IN ('clock', 'name') AS plain
-    FROM lines AS c
-    JOIN hosts AS h USING (peer)
-),
 -- The channel with the strongest rhythm, one with the most failed calls, one with the
 -- longest talk: often the same, not always. The peer breaks ties last: it is a pseudonym, and
--- scores must not depend on the key.
-placed AS (
+-- scores must not depend on the key. The least of rows that compare column by column is found
+-- without sorting.
+chosen AS (
     SELECT
-        *,
-        count(*) FILTER (regularity >= 0.5) OVER (PARTITION BY endpoint_ip) AS rhythm_channels,
-        row_number() OVER (
-            PARTITION BY endpoint_ip
-            ORDER BY
-                plain DESC, regularity DESC, connections DESC,
-                first_seen, last_seen, peer, protocol, service_port
-        ) AS rhythm_place,
-        row_number() OVER (
-            PARTITION BY endpoint_ip
-            ORDER BY
-                if(protocol = 6, failed_seconds, 0) DESC, failed DESC,
-                first_seen, last_seen, peer, protocol, service_port
-        ) AS retry_place,
-        row_number() OVER (
-            PARTITION BY endpoint_ip
-            ORDER BY
-                (protocol = 6 AND opened_by_endpoint = 0) DESC,
-                (service_kind IN ('other', 'rat')) DESC,
-                longest_s DESC,
-                first_seen, last_seen, peer, protocol, service_port
-        ) AS talk_place
-    FROM ranked
-),
-rhythm AS (SELECT * FROM placed WHERE rhythm_place = 1),
-retry AS (SELECT * FROM placed WHERE retry_place = 1),
-talk AS (SELECT * FROM placed WHERE talk_place = 1)
+        endpoint_ip,
+        count(*) FILTER (regularity >= 0.5) AS rhythm_channels,
+        arg_min(line, row(
+            service_kind IN ('clock', 'name'), -regularity, -connections,
+            first_seen, last_seen, peer, protocol, service_port
+        )) AS rhythm_line,
+        arg_min(line, row(
+            if(protocol = 6, -failed_seconds, 0), -failed,
+            first_seen, last_seen, peer, protocol, service_port
+        )) AS retry_line,
+        arg_min(line, row(
+            NOT (protocol = 6 AND opened_by_endpoint = 0),
+            service_kind NOT IN ('other', 'rat'),
+            -longest_s,
+            first_seen, last_seen, peer, protocol, service_port
+        )) AS talk_line
+    FROM lines
+    GROUP BY endpoint_ip
+)
 SELECT
     p.endpoint_ip,
     p.first_seen,
@@ -178,7 +167,7 @@ SELECT
     rhythm.service_kind AS rhythm_kind,
     rhythm.protocol AS rhythm_protocol,
     coalesce(rhythm.service_port, 0) AS rhythm_port,
-    rhythm.rhythm_channels,
+    chosen.rhythm_channels,
     rhythm.connections AS rhythm_connections,
     rhythm.opened_by_endpoint AS rhythm_opened_by_endpoint,
     rhythm.regularity AS rhythm_regularity,
@@ -208,7 +197,7 @@ SELECT
     rhythm.peer_bytes_dispersion AS rhythm_peer_dispersion,
     rhythm.endpoint_bytes_median AS rhythm_endpoint_bytes,
     rhythm.endpoint_bytes_dispersion AS rhythm_endpoint_dispersion,
-    rhythm.unusual_endpoints AS rhythm_host_unusual_endpoints,
+    rhythm_host.unusual_endpoints AS rhythm_host_unusual_endpoints,
     coalesce(kin.endpoints, 0) AS kin_endpoints,
     coalesce(kin.regularity, 0) AS kin_regularity,
     coalesce(kin.median_s, 0) AS kin_median_s,
@@ -222,7 +211,7 @@ SELECT
     retry.failed_seconds AS retry_failed_seconds,
     retry.answered AS retry_answered,
     epoch_us(retry.last_seen - retry.first_seen) / 1e6 AS retry_span_s,
-    retry.failed_endpoints AS retry_host_failed_endpoints,
+    retry_host.failed_endpoints AS retry_host_failed_endpoints,
     talk.protocol AS talk_protocol,
     talk.service_kind AS talk_kind,
     coalesce(talk.service_port, 0) AS talk_port,
@@ -234,12 +223,16 @@ SELECT
     coalesce(talk.beat_median_s, 0) AS talk_pause_s,
     talk.endpoint_bytes AS talk_endpoint_bytes,
     talk.peer_bytes AS talk_peer_bytes,
-    talk.unusual_endpoints AS talk_host_unusual_endpoints
+    talk_host.unusual_endpoints AS talk_host_unusual_endpoints
 FROM endpoints AS p
 CROSS JOIN population
-JOIN rhythm ON rhythm.endpoint_ip = p.endpoint_ip
-JOIN retry ON retry.endpoint_ip = p.endpoint_ip
-JOIN talk ON talk.endpoint_ip = p.endpoint_ip
+JOIN chosen ON chosen.endpoint_ip = p.endpoint_ip
+JOIN lines AS rhythm ON rhythm.line = chosen.rhythm_line
+JOIN hosts AS rhythm_host ON rhythm_host.peer = rhythm.peer
+JOIN lines AS retry ON retry.line = chosen.retry_line
+JOIN hosts AS retry_host ON retry_host.peer = retry.peer
+JOIN lines AS talk ON talk.line = chosen.talk_line
+JOIN hosts AS talk_host ON talk_host.peer = talk.peer
 LEFT JOIN logins AS l ON l.endpoint_ip = p.endpoint_ip
 LEFT JOIN mails AS m ON m.endpoint_ip = p.endpoint_ip
 LEFT JOIN uploads AS u ON u.endpoint_ip = p.endpoint_ip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -14,6 +15,8 @@ MIRRORED: Final = "mirrored"
 """Temporary table of the foreign addresses that are the other end of a record."""
 PART: Final = 500_000
 """Records whose endpoints are computed at a time: some 400 MB at most."""
+_ENDPOINTS_SHARE = 4
+"""One endpoint's features take the memory of so many records, and the scores' besides."""
 
 
 class Connection(Protocol):
@@ -37,6 +40,19 @@ def endpoint_features(connection: Connection, part: int = PART) -> pa.Table:
     Returns:
         The columns of sql/endpoint_features.
     """
+    return pa.concat_tables(endpoint_parts(connection, part)).sort_by("endpoint_ip")
+
+
+def endpoint_parts(connection: Connection, part: int = PART) -> Iterator[pa.Table]:
+    """Yields the features of every foreign endpoint, some endpoints at a time.
+
+    Args:
+        connection: As for `endpoint_features`; nothing else may be asked meanwhile.
+        part: As for `endpoint_features`.
+
+    Yields:
+        Tables with the columns of sql/endpoint_features, each endpoint in one of them.
+    """
     return _compute(connection, "endpoint_features", "endpoint_ip", part)
 
 
@@ -49,10 +65,13 @@ def pair_features(connection: Connection) -> pa.Table:
     Returns:
         The columns of sql/pair_features.
     """
-    return _compute(connection, "pair_features", "endpoint_ip, peer")
+    (pairs,) = _compute(connection, "pair_features", "endpoint_ip, peer")
+    return pairs
 
 
-def _compute(connection: Connection, name: str, order: str, part: int = PART) -> pa.Table:
+def _compute(
+    connection: Connection, name: str, order: str, part: int | None = None
+) -> Iterator[pa.Table]:
     *steps, last = needed_for(name)
     records, *others = steps
     assert records.name == RECORDS
@@ -75,7 +94,7 @@ def _compute(connection: Connection, name: str, order: str, part: int = PART) ->
         _view_records(connection, records, "true")
         for view in before:
             _make(connection, view)
-        for number, some in enumerate(_parts(connection, part)):
+        for number, some in enumerate(_parts(connection, part or PART)):
             _view_records(connection, records, some.of_records)
             for view in local:
                 _make(connection, view, some.of_contacts if view.name == CONTACTS else "true")
@@ -90,14 +109,45 @@ def _compute(connection: Connection, name: str, order: str, part: int = PART) ->
         _view_records(connection, records, "true")
         for view in after:
             _make(connection, view)
-        table: pa.Table = connection.sql(
-            f"SELECT * FROM ({last.sql}) ORDER BY {order}"
-        ).to_arrow_table()
-        return table
+        for _ in _endpoints_in_turn(connection, last.depends_on, part):
+            found = connection.sql(f"SELECT * FROM ({last.sql}) ORDER BY {order}")
+            yield found.to_arrow_table()
     finally:
         connection.execute(f"DROP VIEW IF EXISTS temp.{RECORDS}").fetchall()
         for one in (*(view.name for view in others), *(f"all_{k}" for k in kept), MIRRORED):
             connection.execute(f"DROP TABLE IF EXISTS temp.{one}").fetchall()
+
+
+def _endpoints_in_turn(
+    connection: Connection, names: Sequence[str], part: int | None
+) -> Iterator[None]:
+    """Lets temporary tables show some endpoints after others, all at once without `part`."""
+    whole = "whole_"
+    shares = ["true"]
+    if part is not None:
+        endpoints = connection.sql("SELECT count(*) FROM temp.endpoints").fetchall()[0][0]
+        shares = _shares(endpoints, max(1, part // _ENDPOINTS_SHARE)) or shares
+    if len(shares) == 1:
+        yield
+        return
+    found = connection.sql(
+        "SELECT table_name FROM duckdb_columns() WHERE database_name = 'temp' "
+        "AND column_name = 'endpoint_ip' ORDER BY table_name"
+    ).fetchall()
+    parted = [name for (name,) in found if name in names]
+    for name in parted:
+        connection.execute(f"ALTER TABLE temp.{name} RENAME TO {whole}{name}").fetchall()
+    try:
+        for share in shares:
+            for name in parted:
+                connection.execute(
+                    f"CREATE OR REPLACE TEMP VIEW {name} AS FROM temp.{whole}{name} WHERE {share}"
+                ).fetchall()
+            yield
+    finally:
+        for name in parted:
+            connection.execute(f"DROP VIEW IF EXISTS temp.{name}").fetchall()
+            connection.execute(f"DROP TABLE temp.{whole}{name}").fetchall()
 
 
 def _view_records(connection: Connection, records: View, condition: str) -> None:

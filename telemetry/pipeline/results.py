@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,7 +61,7 @@ def score(
         LakeError: There is no lake, or it cannot be written.
     """
     from telemetry import scoring
-    from telemetry.features import endpoint_features
+    from telemetry.features import endpoint_parts
 
     watch = progress or Progress()
     watch.stage("score")
@@ -70,8 +71,9 @@ def score(
         lake.merge()
         publish(lake)
         with lake.work(settings.budget.engine) as connection:
-            features = endpoint_features(connection, settings.budget.records)
-        endpoints = scoring.score(features, settings.threshold)
+            parts = endpoint_parts(connection, settings.budget.records)
+            scored = [scoring.score(part, settings.threshold) for part in parts]
+        endpoints = sorted(chain.from_iterable(scored), key=lambda one: (-one.score, one.endpoint))
         watch.stage("select")
         days = lake.retention_days() or 0
         chosen = scoring.select(endpoints, rules, utc_now(), utc_now() + timedelta(days=days))
@@ -119,7 +121,12 @@ def _scores_table(endpoints: list[ScoredEndpoint]) -> pa.Table:
 
     from telemetry.columns import Layer, schema
 
-    return pa.Table.from_pylist([asdict(e) for e in endpoints], schema=schema(Layer.SCORE))
+    columns = {
+        name: [getattr(endpoint, name) for endpoint in endpoints]
+        for name in schema(Layer.SCORE).names
+    }
+    columns["reasons"] = [[asdict(one) for one in reasons] for reasons in columns["reasons"]]
+    return pa.Table.from_pydict(columns, schema=schema(Layer.SCORE))
 
 
 @needs("records")

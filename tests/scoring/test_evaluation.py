@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from e2e import CAPTURES, SAMPLES, call
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.errors import SettingsError
@@ -100,6 +100,7 @@ def test_the_bound_lies_above_the_rate_and_falls_with_more_looked_at(found: int,
     assert upper_bound(found, found) == 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=3, max_size=3))
 def test_who_has_no_label_counts_nowhere_but_among_the_unlabelled(listed: Sequence[bool]) -> None:
     more = [
