@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
+from threading import Lock
 
 import pyarrow as pa
 
@@ -28,6 +29,7 @@ class Spill:
         self.places: dict[Partition, list[int]] = {}
         self.path = path
         self._map: mmap.mmap | None = None
+        self._opening = Lock()
 
     def add(self, partition: Partition, table: pa.Table) -> None:
         """Writes segments of one partition, behind those that are there."""
@@ -43,13 +45,15 @@ class Spill:
 
         They are in memory only as far as they were used since `release`.
         """
-        places = self.places.get(partition, [])
-        if places and self._map is None:
-            with self.path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return [
-            pa.ipc.open_stream(pa.py_buffer(self._map).slice(place)).read_all() for place in places
-        ]
+        places = self.places.get(partition)
+        if not places:
+            return []
+        with self._opening:
+            if self._map is None:
+                with self.path.open("rb") as file:
+                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        mapped = pa.py_buffer(self._map)
+        return [pa.ipc.open_stream(mapped.slice(place)).read_all() for place in places]
 
     def release(self) -> None:
         """Lets go of the memory of all tables; what is used again is read again."""

@@ -552,12 +552,24 @@ class Lake:
 
     def _merge(self, group: Sequence[Listed], root: str) -> int:
         """Merges whole partitions; returns how many they are."""
-        files: dict[Partition, list[Path]] = {}
+        files: dict[Partition, list[Listed]] = {}
         for file in group:
-            files.setdefault(file.partition, []).append(self.path / file.name)
+            files.setdefault(file.partition, []).append(file)
         spill = Spill(self._aside())
+
+        def load(partition: Partition) -> list[pa.Table]:
+            if partition in spill.places:
+                return spill.tables(partition)
+            return [read_records(self.path / file.name) for file in files[partition]]
+
         try:
-            asides = self._merged_aside(files, root, spill, sum(file.rows for file in group))
+            for partition, stored in files.items():
+                if sum(file.rows for file in stored) > self.buffer_rows // 2:
+                    # Too much to be read whole: mapped, it can be merged piece by piece.
+                    for file in stored:
+                        for table in read_groups(self.path / file.name):
+                            spill.add(partition, table)
+            asides = self._write_partitions(files, load, root, [spill])
         finally:
             spill.remove()
         try:
@@ -568,20 +580,6 @@ class Lake:
             remove(aside.path for aside, _ in asides)
             raise
         return len(parts)
-
-    def _merged_aside(
-        self, files: Mapping[Partition, Sequence[Path]], root: str, spill: Spill, rows: int
-    ) -> list[tuple[Aside, Partition]]:
-        """Merges stored partitions aside, by way of a spill if memory does not hold them."""
-        if rows <= self.buffer_rows:
-            return self._write_partitions(
-                files, lambda partition: [read_records(path) for path in files[partition]], root
-            )
-        for partition, paths in files.items():
-            for path in paths:
-                for table in read_groups(path):
-                    spill.add(partition, table)
-        return self._write_partitions(files, spill.tables, root, [spill])
 
     @property
     def homeland(self) -> str | None:
