@@ -51,6 +51,7 @@ class Source:
     Attributes:
         path: As the caller named it; for messages to the caller only.
         size: Bytes on disk; 0 for a pipe.
+        is_pipe: Whether it can be read once only.
         is_large: Whether it is read, unpacked and hashed in threads; never so for a pipe, which
             may keep a thread waiting for ever.
         content_sha256: Hash of the bytes after decompression, once `finish` was called: the
@@ -82,9 +83,9 @@ class Source:
         self._file = file
         self._progress = progress
         self._hash = hashlib.sha256()
-        self._is_pipe = not file.seekable()
+        self.is_pipe = not file.seekable()
         self._stat = os.fstat(file.fileno())
-        self.size = 0 if self._is_pipe else self._stat.st_size
+        self.size = 0 if self.is_pipe else self._stat.st_size
         if isinstance(file, MemberFile):
             self.size = file.size
         self.is_large = self.size >= LARGE
@@ -93,7 +94,7 @@ class Source:
         self._unpacking: _Ahead | None = None
         if self.is_large and isinstance(file, io.FileIO):
             self._hashing = _Hashing(file.fileno())
-        elif not self._is_pipe:
+        elif not self.is_pipe:
             try:
                 self._sha256 = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
             except OSError as error:
@@ -116,7 +117,7 @@ class Source:
 
     def stream(self) -> io.BufferedReader[Any]:
         """Returns the decompressed bytes from the start; one stream at a time."""
-        if not self._is_pipe:
+        if not self.is_pipe:
             self.damage = None
             self._stop_unpacking()
             self._plain, self._stream = self._open()
@@ -127,7 +128,7 @@ class Source:
 
     def plain_file(self) -> io.FileIO | None:
         """Returns the file itself, if it holds the bytes as they are and can be read anywhere."""
-        whole = isinstance(self._file, io.FileIO) and not (self._is_pipe or self.containers)
+        whole = isinstance(self._file, io.FileIO) and not (self.is_pipe or self.containers)
         return cast(io.FileIO, self._file) if whole else None
 
     def finish(self) -> None:
@@ -136,11 +137,11 @@ class Source:
         Raises:
             SourceError: It cannot be read, or a file is no longer the one that was hashed.
         """
-        if self._is_pipe or self.containers:
+        if self.is_pipe or self.containers:
             for stream in (self._stream, self._plain):
                 while stream.read(BLOCK):
                     pass
-        if self._is_pipe:
+        if self.is_pipe:
             self._sha256 = self._hash.hexdigest()
         else:
             self.identify()
@@ -176,9 +177,9 @@ class Source:
 
     def _open(self) -> tuple[io.BufferedReader[Any], io.BufferedReader[Any]]:
         """Returns the bytes as they are, and decompressed."""
-        if not self._is_pipe:
+        if not self.is_pipe:
             self._file.seek(0)
-        counted = _Counted(self._file, self._progress, self._hash if self._is_pipe else None)
+        counted = _Counted(self._file, self._progress, self._hash if self.is_pipe else None)
         plain = io.BufferedReader(counted, BLOCK)
         if not plain.peek(1):
             raise SourceError("It is empty.")

@@ -210,7 +210,6 @@ def _last_snapshots(source: Source, tally: Tally) -> Iterator[RawBatch]:
     Raises:
         SourceError: A pipe, which can be read once only, holds more.
     """
-    is_pipe = source.sha256 is None
     share, shares = 0, 1
     while share < shares:
         counts = Tally(unit="records")
@@ -218,7 +217,7 @@ def _last_snapshots(source: Source, tally: Tally) -> Iterator[RawBatch]:
             _batches(source.head, source.stream(), counts, snapshots=True), share, shares
         )
         if latest is None:
-            if is_pipe:
+            if source.is_pipe:
                 raise SourceError(
                     "This Zeek log of snapshots holds too many connections for a pipe; give a file."
                 )

@@ -374,7 +374,7 @@ def test_cuts_and_order_do_not_show(seed: int, small: bool) -> None:
         rng.shuffle(pieces[0])
     with pytest.MonkeyPatch.context() as patch:
         if small:
-            patch.setattr(capture, "FlowTable", partial(FlowTable, 2 * BATCH))
+            patch.setattr(capture, "FlowTable", lambda _: FlowTable(2 * BATCH))
         readings = [read(pcap(piece, order=rng.choice("<>"))) for piece in pieces]
     assert merged(readings).equals(merged([at_once]))
     assert sum(reading.tally.read for reading in readings) == at_once.tally.read == len(packets)

@@ -44,7 +44,7 @@ def test_kills_in_rotation_and_destruction_leave_key_and_ledger_whole(
     made = Keys.load(key).state()
     for number in range(KILLS):
         verb = ["rotate"] if number % 3 else ["destroy", "lake.key"]
-        killed += _killed(["keys", *verb, "--lake", "lake"], ledger, rng.uniform(0, 0.01))
+        killed += _killed(["keys", *verb, "--lake", "lake"], ledger, 0.01 * rng.random() ** 3)
         state = Keys.load(key).state()
         assert state[0] >= made[0] and state[1] >= made[1]
         made = state

@@ -467,7 +467,12 @@ def test_the_last_snapshot_of_a_connection_counts(save: Save) -> None:
         assert dict(tally.dropped) == {Reason.SUPERSEDED.label: 90}
 
 
-def test_many_snapshots_are_read_in_shares(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("large", [False, True])
+def test_many_snapshots_are_read_in_shares(
+    save: Save, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    if large:
+        monkeypatch.setattr("telemetry.readers.source.LARGE", 0)
     rows = [*snapshots(300, 2), row(orig_pkts="1.5"), row(id_orig_h="none")]
     contents = open_logs(rows)
     whole = [sorted(read(save(content))[0]["a_port"]) for content in contents]
@@ -475,7 +480,7 @@ def test_many_snapshots_are_read_in_shares(save: Save, monkeypatch: pytest.Monke
     monkeypatch.setattr(zeek, "_SETTLE", 60)
     monkeypatch.setattr(texts, "CHUNK", 3000)
     for content, ports in zip(contents, whole, strict=True):
-        columns, tally = read(save(content))
+        columns, tally = read(save(gzip.compress(content) if large else content))
         assert sorted(columns["a_port"]) == ports == list(range(1000, 1300))
         assert dict(tally.dropped) == {
             Reason.SUPERSEDED.label: 300,
@@ -488,7 +493,7 @@ def test_too_many_snapshots_in_a_pipe(save: Save, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(zeek, "_MAX_CONNECTIONS", 50)
     monkeypatch.setattr(zeek, "_SETTLE", 60)
     source = save(text_log(snapshots(300, 1), path="open_conn"))
-    source.sha256 = None  # as of a pipe
+    source.is_pipe = True
     with pytest.raises(SourceError, match="give a file"):
         read(source)
 
