@@ -15,6 +15,8 @@ from test_approvals import entries
 from telemetry.privacy import Keys
 
 KILLS = 6
+TRIES = 40
+"""Runs started at most: on a busy machine one may end before it is killed."""
 
 
 def _killed(arguments: list[object], ledger: Path, after: float) -> bool:
@@ -27,7 +29,7 @@ def _killed(arguments: list[object], ledger: Path, after: float) -> bool:
         env=environment(),
     )
     while process.poll() is None and ledger.stat().st_size == size:
-        time.sleep(0.0005)
+        time.sleep(0)
     time.sleep(after)
     process.kill()
     return process.wait() == -signal.SIGKILL
@@ -42,9 +44,11 @@ def test_kills_in_rotation_and_destruction_leave_key_and_ledger_whole(
     rng = random.Random(5)
     killed = 0
     made = Keys.load(key).state()
-    for number in range(KILLS):
+    for number in range(TRIES):
+        if number >= KILLS and killed:
+            break
         verb = ["rotate"] if number % 3 else ["destroy", "lake.key"]
-        killed += _killed(["keys", *verb, "--lake", "lake"], ledger, 0.01 * rng.random() ** 3)
+        killed += _killed(["keys", *verb, "--lake", "lake"], ledger, 0.01 * rng.random() ** 3 * (number < KILLS))
         state = Keys.load(key).state()
         assert state[0] >= made[0] and state[1] >= made[1]
         made = state
