@@ -48,7 +48,8 @@ def test_kills_in_rotation_and_destruction_leave_key_and_ledger_whole(
         if number >= KILLS and killed:
             break
         verb = ["rotate"] if number % 3 else ["destroy", "lake.key"]
-        killed += _killed(["keys", *verb, "--lake", "lake"], ledger, 0.01 * rng.random() ** 3 * (number < KILLS))
+        after = 0.01 * rng.random() ** 3 if number < KILLS else 0.0
+        killed += _killed(["keys", *verb, "--lake", "lake"], ledger, after)
         state = Keys.load(key).state()
         assert state[0] >= made[0] and state[1] >= made[1]
         made = state
