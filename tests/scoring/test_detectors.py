@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -148,6 +149,20 @@ def test_a_jittered_beacon_is_listed() -> None:
 def test_the_rhythms_of_harmless_software_are_not_listed(rows: Rows) -> None:
     found = scored(rows + other_hosts(30))
     assert not found.listed, found.reasons
+
+
+def test_among_a_thousand_hosts_only_a_timer_that_wanders_is_listed() -> None:
+    many = [call(f"192.0.{n // 200}.{n % 200 + 1}", 443, f"h{n}", times=1) for n in range(1000)]
+    exact = [call(port=443)]
+    assert scored([*exact, *other_hosts(30)]).listed
+    assert not scored([*exact, *many]).listed
+    wandering = []
+    for n in range(40):
+        at = 60 * n + random.Random(n).uniform(-12, 12)
+        times = {"at": at, "until": at + 0.3}
+        wandering.append(call(port=443, times=1, endpoint=times, peer={**times, "port": 20000 + n}))
+    found = scored([*wandering, *many])
+    assert (found.role, found.listed) == ("c2", True)
 
 
 def test_calls_that_never_give_up_on_a_dead_server_are_listed() -> None:

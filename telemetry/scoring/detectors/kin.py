@@ -10,13 +10,13 @@ from __future__ import annotations
 import numpy as np
 
 from telemetry.scoring.contract import Columns, Detector, Evidence, count, one_of, ramp
-from telemetry.scoring.detectors.rhythm import TIMER, crowd, popularity, timetable
+from telemetry.scoring.detectors.rhythm import exact_timer, popularity, timetable
 
 
 def _evaluate(f: Columns) -> Evidence:
     # How exact the timer is, is not known here; gadgets have several servers too.
     habit = timetable(f["kin_kind"], f["kin_median_s"])
-    asked = np.where(one_of(f["kin_kind"], "web"), 1 - (1 - TIMER) * crowd(f), 1.0)
+    asked = np.where(one_of(f["kin_kind"], "web"), exact_timer(f), 1.0)
     sub = f["kin_regularity"] * np.minimum(habit, asked) * popularity(f)
     # What software with many partners says to each of them is a protocol, not an order.
     sub = sub * (1 - 0.8 * ramp(f["kin_endpoints"], 20, 60))

@@ -72,12 +72,12 @@ def _habit(f: Columns) -> Floats:
     factor[web] = np.where(unsteady, np.sqrt(slow), slow)[web]
     # Makers spread the calls of all their customers; what wanders by a tenth of its interval or
     # more, and for one host or two of a thousand, was made not to look like a timer.
-    known = crowd(f)
-    alone = known * (1 - ramp(f["hosts"], 2, 6))
+    alone = _many_in_view(f) * (1 - ramp(f["hosts"], 2, 6))
     wanders = ramp(_jitter(f) / np.maximum(f["rhythm_median_s"], 1e-6), 0.06, 0.09)
     factor[web] += (alone * wanders * (1 - factor))[web]
     timers = (web | one_of(kind, "login")) & ~from_outside
-    factor[timers] = np.minimum(factor, 1 - (1 - TIMER) * known * (1 - wanders))[timers]
+    most = exact_timer(f)
+    factor[timers] = np.minimum(factor, most + (1 - most) * wanders)[timers]
     # Signs of life inside one connection are what keep-alives of browsers, chat and
     # middleboxes look like (Chrome's TCP keep-alive is 45 s); RFC 1122, 4.2.3.6.
     inside = (series == "beat") & (f["rhythm_connections"] < 0.5 * f["rhythm_gaps"])
@@ -106,13 +106,17 @@ def timetable(kind: npt.NDArray[Any], median_s: Floats) -> Floats:
     return np.where(one_of(kind, "web"), slow, 1.0)
 
 
-def crowd(f: Columns) -> Floats:
-    """Returns how much must be asked of a timer for the number of hosts in view, 0..1.
+def exact_timer(f: Columns) -> Floats:
+    """Returns the most that an exact timer on a common port is worth, 0..1.
 
     Gadgets and the monitoring of rented machines call an address of their own by an exact timer,
     as plain bots do. Each hundred hosts bring some: among a thousand, whoever listed them all
     would list little else.
     """
+    return 1 - (1 - TIMER) * _many_in_view(f)
+
+
+def _many_in_view(f: Columns) -> Floats:
     return steps(f["all_hosts"], {100: 0.0, 1000: 1.0})
 
 
