@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,19 @@ BASE = "stored_records"
 
 @dataclass(frozen=True, slots=True)
 class ViewColumn:
-    """One column of a view: its name, unit ("" for names and flags) and meaning."""
+    """One column of a view.
+
+    Attributes:
+        name: Its name.
+        unit: Unit of the value, or "" for names and flags.
+        meaning: One line for the reader.
+        merge: The aggregate that puts together what parts of the endpoints gave, or "".
+    """
 
     name: str
     unit: str
     meaning: str
+    merge: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,23 @@ class View:
     depends_on: tuple[str, ...]
     by_endpoint: bool = False
 
+    @property
+    def merge(self) -> str:
+        """The SELECT that puts together what parts of the endpoints gave, from a table `parts`.
+
+        It is "" where that cannot be put together.
+        """
+        if not any(column.merge for column in self.columns):
+            return ""
+        terms = ", ".join(
+            # A sum of whole numbers is a HUGEINT.
+            f"{c.merge}({c.name}){'::BIGINT' if c.merge == 'sum' else ''} AS {c.name}"
+            if c.merge
+            else c.name
+            for c in self.columns
+        )
+        return f"SELECT {terms} FROM parts GROUP BY ALL"
+
 
 @cache
 def views() -> list[View]:
@@ -57,8 +84,12 @@ def views() -> list[View]:
     Raises:
         SettingsError: An about.yaml is incomplete, or views depend on each other in a circle.
     """
-    found = {path.parent.name: _read(path) for path in sorted(SQL.glob("*/about.yaml"))}
-    return [found[name] for name in _ordered(found.values())]
+    abouts = {path.parent.name: _about(path) for path in sorted(SQL.glob("*/about.yaml"))}
+    found: dict[str, View] = {}
+    for name in _ordered({name: about["depends_on"] for name, about in abouts.items()}):
+        with _names_the_file(name):
+            found[name] = _view(name, abouts[name], found)
+    return list(found.values())
 
 
 def needed_for(name: str) -> list[View]:
@@ -74,8 +105,8 @@ def needed_for(name: str) -> list[View]:
     return [view for view in views() if view.name in wanted]
 
 
-def _ordered(found: Iterable[View]) -> list[str]:
-    sorter = TopologicalSorter({view.name: sorted(view.depends_on) for view in found})
+def _ordered(depends_on: Mapping[str, Iterable[str]]) -> list[str]:
+    sorter = TopologicalSorter({name: sorted(set(on) - {BASE}) for name, on in depends_on.items()})
     order: list[str] = []
     try:
         sorter.prepare()
@@ -88,31 +119,42 @@ def _ordered(found: Iterable[View]) -> list[str]:
     return order
 
 
-def _read(path: Path) -> View:
+def _about(path: Path) -> dict[str, Any]:
     import yaml  # late: the command's help must not wait for it
 
     # The parser in C takes a tenth of the time, where PyYAML was built with it.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    about: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    with _names_the_file(path.parent.name):
+        about: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+        if about["name"] != path.parent.name:
+            raise ValueError("name")
+        return about | {"depends_on": list(about["depends_on"])}
+
+
+def _view(name: str, about: dict[str, Any], before: Mapping[str, View]) -> View:
+    return View(
+        name=name,
+        sql=(SQL / name / "query.sql").read_text(encoding="utf-8"),
+        grain=about["grain"],
+        why=about["why"],
+        columns=tuple(chain.from_iterable(_columns(c, before) for c in about["columns"])),
+        depends_on=tuple(on for on in about["depends_on"] if on != BASE),
+        by_endpoint=about.get("by_endpoint", False),
+    )
+
+
+def _columns(about: dict[str, Any], before: Mapping[str, View]) -> list[ViewColumn]:
+    """Returns one column, or all that are taken over from a view (`of`), some left out."""
+    if "of" in about:
+        left_out = about.get("except", [])
+        return [column for column in before[about["of"]].columns if column.name not in left_out]
+    one = ViewColumn(about["name"], about.get("unit", ""), about["meaning"], about.get("merge", ""))
+    return [one]
+
+
+@contextmanager
+def _names_the_file(view: str) -> Iterator[None]:
     try:
-        return View(
-            name=_equal(about["name"], path.parent.name),
-            sql=path.with_name("query.sql").read_text(encoding="utf-8"),
-            grain=about["grain"],
-            why=about["why"],
-            columns=tuple(
-                ViewColumn(c["name"], c.get("unit", ""), c["meaning"]) for c in about["columns"]
-            ),
-            depends_on=tuple(name for name in about["depends_on"] if name != BASE),
-            by_endpoint=about.get("by_endpoint", False),
-        )
+        yield
     except (KeyError, TypeError, ValueError) as error:
-        raise SettingsError(
-            f"sql/{path.parent.name}/about.yaml: {error} is missing or wrong."
-        ) from None
-
-
-def _equal(name: str, folder: str) -> str:
-    if name != folder:
-        raise ValueError("name")
-    return name
+        raise SettingsError(f"sql/{view}/about.yaml: {error} is missing or wrong.") from None

@@ -15,8 +15,9 @@ MIRRORED: Final = "mirrored"
 """Temporary table of the foreign addresses that are the other end of a record."""
 PART: Final = 500_000
 """Records whose endpoints are computed at a time: some 400 MB at most."""
-_ENDPOINTS_SHARE = 4
-"""One endpoint's features take the memory of so many records, and the scores' besides."""
+ENDPOINTS: Final = "endpoints"
+_ALL = "all_"
+_PART = "part"
 
 
 class Connection(Protocol):
@@ -76,90 +77,97 @@ def _compute(
     records, *others = steps
     assert records.name == RECORDS
     # What rests on the records of one endpoint alone is computed for some endpoints at a time:
-    # sorts fit the memory, whatever the size of the lake.
-    local = [view for view in others if view.by_endpoint]
+    # sorts fit the memory, whatever the size of the lake. Of each part only that is kept, as
+    # tables `all_...`, which all endpoints must be known for.
+    local = [view for view in others if view.by_endpoint or view.merge]
     resting = {view.name for view in local}
     before: list[View] = []
     after: list[View] = []
     for view in others:
-        if not view.by_endpoint:
+        if view not in local:
             late = not resting.isdisjoint(view.depends_on)
             (after if late else before).append(view)
             resting |= {view.name} if late else set()
     needed = {name for view in (*after, last) for name in view.depends_on}
-    kept = [view.name for view in local if view.name in needed]
+    kept = [view for view in local if view.name in needed]
     try:
         # Views that several others read are computed once: a temporary table hides the
         # view of the same name in the catalog.
         _view_records(connection, records, "true")
         for view in before:
-            _make(connection, view)
-        for number, some in enumerate(_parts(connection, part or PART)):
+            _make(connection, view.name, view.sql)
+        parts = _parts(connection, part or PART)
+        for number, some in enumerate(parts):
             _view_records(connection, records, some.of_records)
             for view in local:
-                _make(connection, view, some.of_contacts if view.name == CONTACTS else "true")
-            for one in kept:
-                verb = "INSERT INTO" if number else "CREATE OR REPLACE TEMP TABLE"
-                as_ = "" if number else " AS"
-                connection.execute(f"{verb} all_{one}{as_} FROM temp.{one}").fetchall()
+                chosen = some.of_contacts if view.name == CONTACTS else "true"
+                _make(connection, view.name, f"SELECT * FROM ({view.sql}) WHERE {chosen}")
+            for view in kept:
+                rows = f"SELECT *, {number} AS {_PART} FROM temp.{view.name}"
+                if number:
+                    connection.execute(f"INSERT INTO {_ALL}{view.name} {rows}").fetchall()
+                else:
+                    _make(connection, _ALL + view.name, rows)
         for view in local:
             connection.execute(f"DROP TABLE temp.{view.name}").fetchall()
-        for one in kept:
-            connection.execute(f"ALTER TABLE temp.all_{one} RENAME TO {one}").fetchall()
+        for view in kept:
+            if view.merge:
+                _make(connection, view.name, f"WITH parts AS ({_whole(view)}) {view.merge}")
+            else:
+                _show(connection, view.name, _whole(view))
         _view_records(connection, records, "true")
         for view in after:
-            _make(connection, view)
-        for _ in _endpoints_in_turn(connection, last.depends_on, part):
+            _make(connection, _ALL + view.name, view.sql)
+            _show(connection, view.name, f"FROM temp.{_ALL}{view.name}")
+        shares = range(len(parts)) if part is not None and len(parts) > 1 else [None]
+        for share in shares:
+            if share is not None:
+                _show_share(connection, share, kept, after)
             found = connection.sql(f"SELECT * FROM ({last.sql}) ORDER BY {order}")
             yield found.to_arrow_table()
     finally:
-        connection.execute(f"DROP VIEW IF EXISTS temp.{RECORDS}").fetchall()
-        for one in (*(view.name for view in others), *(f"all_{k}" for k in kept), MIRRORED):
-            connection.execute(f"DROP TABLE IF EXISTS temp.{one}").fetchall()
+        _drop(connection, [view.name for view in others])
 
 
-def _endpoints_in_turn(
-    connection: Connection, names: Sequence[str], part: int | None
-) -> Iterator[None]:
-    """Lets temporary tables show some endpoints after others, all at once without `part`."""
-    whole = "whole_"
-    shares = ["true"]
-    if part is not None:
-        endpoints = connection.sql("SELECT count(*) FROM temp.endpoints").fetchall()[0][0]
-        shares = _shares(endpoints, max(1, part // _ENDPOINTS_SHARE)) or shares
-    if len(shares) == 1:
-        yield
-        return
-    found = connection.sql(
-        "SELECT table_name FROM duckdb_columns() WHERE database_name = 'temp' "
-        "AND column_name = 'endpoint_ip' ORDER BY table_name"
-    ).fetchall()
-    parted = [name for (name,) in found if name in names]
-    for name in parted:
-        connection.execute(f"ALTER TABLE temp.{name} RENAME TO {whole}{name}").fetchall()
-    try:
-        for share in shares:
-            for name in parted:
-                connection.execute(
-                    f"CREATE OR REPLACE TEMP VIEW {name} AS FROM temp.{whole}{name} WHERE {share}"
-                ).fetchall()
-            yield
-    finally:
-        for name in parted:
-            connection.execute(f"DROP VIEW IF EXISTS temp.{name}").fetchall()
-            connection.execute(f"DROP TABLE temp.{whole}{name}").fetchall()
+def _whole(view: View) -> str:
+    return f"SELECT * EXCLUDE ({_PART}) FROM temp.{_ALL}{view.name}"
+
+
+def _show_share(
+    connection: Connection, number: int, kept: Sequence[View], after: Sequence[View]
+) -> None:
+    """Lets views show the endpoints of one part alone."""
+    for view in kept:
+        if not view.merge:
+            _show(connection, view.name, f"{_whole(view)} WHERE {_PART} = {number}")
+    of_part = f"SELECT endpoint_ip FROM temp.{_ALL}{ENDPOINTS} WHERE {_PART} = {number}"
+    for view in after:
+        if any(column.name == "endpoint_ip" for column in view.columns):
+            own = f"FROM temp.{_ALL}{view.name} WHERE endpoint_ip IN ({of_part})"
+            _show(connection, view.name, own)
 
 
 def _view_records(connection: Connection, records: View, condition: str) -> None:
-    connection.execute(
-        f"CREATE OR REPLACE TEMP VIEW {RECORDS} AS SELECT * FROM ({records.sql}) WHERE {condition}"
-    ).fetchall()
+    _show(connection, RECORDS, f"SELECT * FROM ({records.sql}) WHERE {condition}")
 
 
-def _make(connection: Connection, view: View, condition: str = "true") -> None:
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {view.name} AS SELECT * FROM ({view.sql}) WHERE {condition}"
-    ).fetchall()
+def _make(connection: Connection, name: str, sql: str) -> None:
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}").fetchall()
+
+
+def _show(connection: Connection, name: str, sql: str) -> None:
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {sql}").fetchall()
+
+
+def _drop(connection: Connection, names: Sequence[str]) -> None:
+    made = {RECORDS, MIRRORED, *names, *(_ALL + name for name in names)}
+    for kind in ("view", "table"):
+        found = connection.sql(
+            f"SELECT {kind}_name FROM duckdb_{kind}s() WHERE database_name = 'temp'"
+        ).fetchall()
+        for (name,) in found:
+            if name in made:
+                connection.execute(f"DROP {kind} temp.{name}").fetchall()
 
 
 class _Part(NamedTuple):
@@ -182,10 +190,11 @@ def _parts(connection: Connection, rows: int) -> list[_Part]:
     if sum(size for _, size, _ in sizes) <= rows:
         return [_Part("true", "true")]
     mirrored = f"SELECT endpoint_ip FROM temp.{MIRRORED}"
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {MIRRORED} AS "
-        f"SELECT DISTINCT peer_ip AS endpoint_ip FROM {BASE} WHERE peer_ip IS NOT NULL"
-    ).fetchall()
+    _make(
+        connection,
+        MIRRORED,
+        f"SELECT DISTINCT peer_ip AS endpoint_ip FROM {BASE} WHERE peer_ip IS NOT NULL",
+    )
     both = sum(count for _, _, count in sizes)
     own = f"endpoint_ip NOT IN ({mirrored})" if both else "true"
     parts = []
