@@ -16,7 +16,8 @@ from prefect.tasks import Task
 
 from flows._job import Job, SourcesRefused, StepFailed, logger, sealed
 from telemetry import pipeline
-from telemetry.records import IngestReport, ScoredEndpoint
+from telemetry.records import IngestReport
+from telemetry.scoring.scores import Scores
 
 Answer = TypeVar("Answer")
 RETRY_DELAYS_S = [5.0, 15.0, 60.0, 300.0]
@@ -57,12 +58,11 @@ def ingest(job: Job) -> IngestReport:
 
 
 @_step
-def score(job: Job) -> list[ScoredEndpoint]:
+def score(job: Job) -> Scores:
     """Scores every endpoint."""
     with sealed():
         endpoints = pipeline.score(job.settings, job.watch, run_id=job.run_id)
-    listed = sum(endpoint.listed for endpoint in endpoints)
-    _say(f"{len(endpoints)} endpoints scored, {listed} to be listed")
+    _say(f"{len(endpoints)} endpoints scored, {len(endpoints.listed)} to be listed")
     return endpoints
 
 

@@ -20,13 +20,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from telemetry.pipeline import Progress as Watcher
-from telemetry.records import IngestReport, ScoredEndpoint, SourceReport, endpoint_json
+from telemetry.records import IngestReport, SourceReport, endpoint_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from telemetry.pipeline import AuditReport, Retained, RunReport
     from telemetry.report import Language
+    from telemetry.scoring.scores import Scores
 
 _STAGES = {
     "read": "Reading",
@@ -114,7 +115,7 @@ class Console(Watcher):
         else:
             self._show_ingest(report)
 
-    def scored(self, endpoints: list[ScoredEndpoint]) -> None:
+    def scored(self, endpoints: Scores) -> None:
         """Says how endpoints were scored."""
         self._bar.stop()
         if self._json:
@@ -122,7 +123,7 @@ class Console(Watcher):
         else:
             self._show_endpoints(endpoints, f"{len(endpoints):,} scored, ")
 
-    def listed(self, endpoints: list[ScoredEndpoint], files: list[Path]) -> None:
+    def listed(self, endpoints: Scores, files: list[Path]) -> None:
         """Says what is listed and where."""
         self._bar.stop()
         if self._json:
@@ -209,9 +210,9 @@ class Console(Watcher):
         table.add_row("  stored as parts of records", f"{_sum(sources, 'records_written')}")
         self._out.print(table)
 
-    def _show_endpoints(self, endpoints: list[ScoredEndpoint], before: str) -> None:
-        listed = [endpoint for endpoint in endpoints if endpoint.listed]
-        roles = Counter(endpoint.role for endpoint in listed)
+    def _show_endpoints(self, endpoints: Scores, before: str) -> None:
+        listed = endpoints.listed
+        roles = listed.roles
         summary = ", ".join(f"{n} {role}" for role, n in roles.most_common()) or "none"
         self._out.print(f"[bold]Endpoints[/bold]  {before}{len(listed):,} listed: {summary}")
         if not listed:
@@ -221,7 +222,7 @@ class Console(Watcher):
         table.add_column("role", no_wrap=True)
         table.add_column("score", justify="right")
         table.add_column("why")
-        shown = [e for role in roles for e in [e for e in listed if e.role == role][:_SHOWN]]
+        shown = [e for role in roles for e in listed.with_role(role)[:_SHOWN]]
         for endpoint in shown:
             why = endpoint.reasons[0].text if endpoint.reasons else ""
             table.add_row(endpoint.endpoint, endpoint.role, f"{endpoint.score:.2f}", why)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -17,7 +17,6 @@ PART: Final = 500_000
 """Records whose endpoints are computed at a time: some 400 MB at most."""
 ENDPOINTS: Final = "endpoints"
 _ALL = "all_"
-_PART = "part"
 
 
 class Connection(Protocol):
@@ -28,6 +27,12 @@ class Connection(Protocol):
 
     def sql(self, query: str) -> Any:
         """Returns the relation of one query."""
+
+    def register(self, view_name: str, python_object: Any) -> Any:
+        """Shows an Arrow table under a name."""
+
+    def unregister(self, view_name: str) -> Any:
+        """Takes the name back."""
 
 
 def endpoint_features(connection: Connection, part: int = PART) -> pa.Table:
@@ -54,97 +59,122 @@ def endpoint_parts(connection: Connection, part: int = PART) -> Iterator[pa.Tabl
     Yields:
         Tables with the columns of sql/endpoint_features, each endpoint in one of them.
     """
-    return _compute(connection, "endpoint_features", "endpoint_ip", part)
+    return _compute(connection, "endpoint_features", part)
 
 
-def pair_features(connection: Connection) -> pa.Table:
+def pair_features(connection: Connection, part: int = PART) -> pa.Table:
     """Returns the features of every pair of an endpoint and a host, ordered by both.
 
     Args:
         connection: As for `endpoint_features`.
+        part: As for `endpoint_features`.
 
     Returns:
         The columns of sql/pair_features.
     """
-    (pairs,) = _compute(connection, "pair_features", "endpoint_ip, peer")
-    return pairs
+    parts = pa.concat_tables(_compute(connection, "pair_features", part))
+    return parts.sort_by([("endpoint_ip", "ascending"), ("peer", "ascending")])
 
 
-def _compute(
-    connection: Connection, name: str, order: str, part: int | None = None
-) -> Iterator[pa.Table]:
+def _compute(connection: Connection, name: str, part: int) -> Iterator[pa.Table]:
     *steps, last = needed_for(name)
     records, *others = steps
     assert records.name == RECORDS
+    before, local, after = _ordered_by_need(others)
     # What rests on the records of one endpoint alone is computed for some endpoints at a time:
-    # sorts fit the memory, whatever the size of the lake. Of each part only that is kept, as
-    # tables `all_...`, which all endpoints must be known for.
-    local = [view for view in others if view.by_endpoint or view.merge]
-    resting = {view.name for view in local}
-    before: list[View] = []
-    after: list[View] = []
-    for view in others:
-        if view not in local:
-            late = not resting.isdisjoint(view.depends_on)
-            (after if late else before).append(view)
-            resting |= {view.name} if late else set()
-    needed = {name for view in (*after, last) for name in view.depends_on}
-    kept = [view for view in local if view.name in needed]
+    # sorts fit the memory, whatever the size of the lake.
+    if last.by_endpoint:
+        local.append(last)
+    read_late = {name for view in after for name in view.depends_on}
+    kept = [view for view in local if view.merge or view.name in read_late]
+    packed: dict[str, list[pa.Buffer]] = {
+        view.name: [] for view in local if view.name in last.depends_on and view not in kept
+    }
     try:
         # Views that several others read are computed once: a temporary table hides the
         # view of the same name in the catalog.
         _view_records(connection, records, "true")
         for view in before:
             _make(connection, view.name, view.sql)
-        parts = _parts(connection, part or PART)
-        for number, some in enumerate(parts):
+        for number, some in enumerate(_parts(connection, part)):
             _view_records(connection, records, some.of_records)
-            for view in local:
+            for view, done in _with_what_is_done(local):
                 chosen = some.of_contacts if view.name == CONTACTS else "true"
                 _make(connection, view.name, f"SELECT * FROM ({view.sql}) WHERE {chosen}")
-            for view in kept:
-                rows = f"SELECT *, {number} AS {_PART} FROM temp.{view.name}"
-                if number:
-                    connection.execute(f"INSERT INTO {_ALL}{view.name} {rows}").fetchall()
-                else:
-                    _make(connection, _ALL + view.name, rows)
-        for view in local:
-            connection.execute(f"DROP TABLE temp.{view.name}").fetchall()
+                if view is last:
+                    yield connection.sql(f"FROM temp.{view.name}").to_arrow_table()
+                elif view in kept:
+                    _add(connection, _ALL + view.name, f"FROM temp.{view.name}", not number)
+                elif view.name in packed and not last.by_endpoint:
+                    table = connection.sql(f"FROM temp.{view.name}").to_arrow_table()
+                    packed[view.name].append(_pack(table))
+                for name_done in done:
+                    connection.execute(f"DROP TABLE temp.{name_done}").fetchall()
+        if last.by_endpoint:
+            return
         for view in kept:
-            if view.merge:
-                _make(connection, view.name, f"WITH parts AS ({_whole(view)}) {view.merge}")
-            else:
-                _show(connection, view.name, _whole(view))
+            parts = f"(FROM temp.{_ALL}{view.name})"
+            sql = f"WITH parts AS {parts} {view.merge}" if view.merge else parts
+            _make(connection, view.name, sql)
+            connection.execute(f"DROP TABLE temp.{_ALL}{view.name}").fetchall()
         _view_records(connection, records, "true")
         for view in after:
-            _make(connection, _ALL + view.name, view.sql)
-            _show(connection, view.name, f"FROM temp.{_ALL}{view.name}")
-        shares = range(len(parts)) if part is not None and len(parts) > 1 else [None]
-        for share in shares:
-            if share is not None:
-                _show_share(connection, share, kept, after)
-            found = connection.sql(f"SELECT * FROM ({last.sql}) ORDER BY {order}")
-            yield found.to_arrow_table()
+            _make(connection, view.name, view.sql)
+        yield from _finish(connection, last, after, packed)
     finally:
-        _drop(connection, [view.name for view in others])
+        _drop(connection, [view.name for view in (*others, last)])
 
 
-def _whole(view: View) -> str:
-    return f"SELECT * EXCLUDE ({_PART}) FROM temp.{_ALL}{view.name}"
+def _ordered_by_need(views: Sequence[View]) -> tuple[list[View], list[View], list[View]]:
+    """Returns views that rest on no endpoint, on one alone, and on all of them."""
+    local = [view for view in views if view.by_endpoint or view.merge]
+    resting = {view.name for view in local}
+    before: list[View] = []
+    after: list[View] = []
+    for view in views:
+        if view not in local:
+            late = not resting.isdisjoint(view.depends_on)
+            (after if late else before).append(view)
+            resting |= {view.name} if late else set()
+    return before, local, after
 
 
-def _show_share(
-    connection: Connection, number: int, kept: Sequence[View], after: Sequence[View]
-) -> None:
-    """Lets views show the endpoints of one part alone."""
-    for view in kept:
-        if not view.merge:
-            _show(connection, view.name, f"{_whole(view)} WHERE {_PART} = {number}")
-    of_part = f"SELECT endpoint_ip FROM temp.{_ALL}{ENDPOINTS} WHERE {_PART} = {number}"
-    for view in after:
-        if any(column.name == "endpoint_ip" for column in view.columns):
-            own = f"FROM temp.{_ALL}{view.name} WHERE endpoint_ip IN ({of_part})"
-            _show(connection, view.name, own)
+def _with_what_is_done(views: Sequence[View]) -> Iterator[tuple[View, list[str]]]:
+    """Yields each view with the names of those, itself among them, that none after it reads."""
+    last = {name: view.name for view in views for name in (view.name, *view.depends_on)}
+    names = {view.name for view in views}
+    for view in views:
+        yield view, [name for name, by in last.items() if by == view.name and name in names]
+
+
+def _finish(
+    connection: Connection, last: View, after: Sequence[View], packed: Mapping[str, list[pa.Buffer]]
+) -> Iterator[pa.Table]:
+    """Yields the last view for the endpoints of one part after another."""
+    of_all = [
+        view.name for view in after if any(column.name == "endpoint_ip" for column in view.columns)
+    ]
+    for name in of_all:
+        connection.execute(f"ALTER TABLE temp.{name} RENAME TO {_ALL}{name}").fetchall()
+    names, buffers = list(packed), list(packed.values())
+    for part in zip(*buffers, strict=True):
+        for name, buffer in zip(names, part, strict=True):
+            connection.register(name, pa.ipc.open_stream(buffer).read_all())
+        own = f"WHERE endpoint_ip IN (SELECT endpoint_ip FROM {ENDPOINTS})"
+        for name in of_all:
+            _show(connection, name, f"FROM temp.{_ALL}{name} {own}")
+        yield connection.sql(last.sql).to_arrow_table()
+        for name in names:
+            connection.unregister(name)
+
+
+def _pack(table: pa.Table) -> pa.Buffer:
+    """Returns a table in a tenth of its size: most columns tell of what few endpoints do."""
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1))
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
 
 
 def _view_records(connection: Connection, records: View, condition: str) -> None:
@@ -153,6 +183,13 @@ def _view_records(connection: Connection, records: View, condition: str) -> None
 
 def _make(connection: Connection, name: str, sql: str) -> None:
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}").fetchall()
+
+
+def _add(connection: Connection, name: str, sql: str, first: bool) -> None:
+    if first:
+        _make(connection, name, sql)
+    else:
+        connection.execute(f"INSERT INTO temp.{name} {sql}").fetchall()
 
 
 def _show(connection: Connection, name: str, sql: str) -> None:

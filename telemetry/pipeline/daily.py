@@ -11,15 +11,12 @@ from telemetry.pipeline.doors import Progress, Retained, new_run_id
 from telemetry.pipeline.erasure import retention
 from telemetry.pipeline.intake import ingest
 from telemetry.pipeline.results import make_list, make_report, score
-from telemetry.records import (
-    IngestReport,
-    ScoredEndpoint,
-)
+from telemetry.records import IngestReport
 from telemetry.roles import needs
 from telemetry.settings import Settings
 
 if TYPE_CHECKING:
-    pass
+    from telemetry.scoring.scores import Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +24,7 @@ class RunReport:
     """Answer of `run --json`."""
 
     ingest: IngestReport
-    endpoints: list[ScoredEndpoint]
+    endpoints: Scores
     files: list[Path]
     retained: Retained
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,8 +27,6 @@ from telemetry.pipeline.doors import (
     utc_now,
 )
 from telemetry.records import (
-    Reason,
-    ScoredEndpoint,
     endpoint_json,
 )
 from telemetry.roles import needs
@@ -40,6 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from telemetry.homeland import Homeland
+    from telemetry.scoring.scores import Scores
     from telemetry.scoring.selection import Rules
 
 COURSE: Final = 60
@@ -49,7 +46,7 @@ COURSE: Final = 60
 @needs("operation")
 def score(
     settings: Settings, progress: Progress | None = None, *, run_id: str | None = None
-) -> list[ScoredEndpoint]:
+) -> Scores:
     """Scores every endpoint in the lake, stores the scores, and selects by rules.
 
     Returns:
@@ -62,6 +59,7 @@ def score(
     """
     from telemetry import scoring
     from telemetry.features import endpoint_parts
+    from telemetry.scoring.scores import Scores
 
     watch = progress or Progress()
     watch.stage("score")
@@ -72,12 +70,13 @@ def score(
         publish(lake)
         with lake.work(settings.budget.engine) as connection:
             parts = endpoint_parts(connection, settings.budget.records)
-            scored = [scoring.score(part, settings.threshold) for part in parts]
-        endpoints = sorted(chain.from_iterable(scored), key=lambda one: (-one.score, one.endpoint))
+            endpoints = Scores.ranked(
+                scoring.score(part, settings.threshold).table for part in parts
+            )
         watch.stage("select")
         days = lake.retention_days() or 0
         chosen = scoring.select(endpoints, rules, utc_now(), utc_now() + timedelta(days=days))
-        moved = lake.select(_scores_table(endpoints), chosen, run_id)
+        moved = lake.select(endpoints.table, chosen, run_id)
         publish(lake)
         ledger.append(
             "score",
@@ -85,7 +84,7 @@ def score(
             authority=authority,
             threshold=settings.threshold,
             endpoints=len(endpoints),
-            listed=sum(endpoint.listed for endpoint in endpoints),
+            listed=len(endpoints.listed),
         )
         ledger.append(
             "selection",
@@ -114,19 +113,6 @@ def _selection_rules(settings: Settings) -> Rules:
     if settings.overseer_key is not None and settings.selection_rules is not None:
         verify_file(path, data, settings.overseer_key, f"The file of selection rules {path}")
     return scoring.read_rules(data)
-
-
-def _scores_table(endpoints: list[ScoredEndpoint]) -> pa.Table:
-    import pyarrow as pa
-
-    from telemetry.columns import Layer, schema
-
-    columns = {
-        name: [getattr(endpoint, name) for endpoint in endpoints]
-        for name in schema(Layer.SCORE).names
-    }
-    columns["reasons"] = [[asdict(one) for one in reasons] for reasons in columns["reasons"]]
-    return pa.Table.from_pydict(columns, schema=schema(Layer.SCORE))
 
 
 @needs("records")
@@ -162,7 +148,7 @@ def query(settings: Settings, sql: str, reason: str | None = None) -> pa.Table:
 
 
 @needs("records")
-def read_scores(settings: Settings, *, unselected: bool = False) -> list[ScoredEndpoint]:
+def read_scores(settings: Settings, *, unselected: bool = False) -> Scores:
     """Returns the newest scores in the lake, highest first.
 
     Args:
@@ -173,13 +159,9 @@ def read_scores(settings: Settings, *, unselected: bool = False) -> list[ScoredE
         LakeError: There is no lake.
     """
     from telemetry.lake import query
+    from telemetry.scoring.scores import Scores
 
-    sql = "SELECT * FROM scores ORDER BY score DESC, endpoint"
-    rows = query(settings.lake, sql, unselected=unselected).to_pylist()
-    return [
-        ScoredEndpoint(**row | {"reasons": [Reason(**reason) for reason in row["reasons"]]})
-        for row in rows
-    ]
+    return Scores.ranked([query(settings.lake, "FROM scores", unselected=unselected)])
 
 
 @needs("records")
@@ -208,7 +190,8 @@ def explain(settings: Settings, endpoint: str) -> dict[str, Any]:
     name = str(mapped or address)
     # An address in its usual spelling holds nothing that SQL could take for something else.
     seen = f"(SELECT * FROM contacts WHERE endpoint_ip = '{name}')"
-    found = [one for one in read_scores(settings) if one.endpoint == name]
+    scores = read_scores(settings)
+    found = scores.where([one == name for one in scores.table["endpoint"].to_pylist()])
     if not found:
         raise Refused("No selected endpoint has that address; `sekisho list` names them.")
     services = query(
@@ -252,7 +235,7 @@ def explain(settings: Settings, endpoint: str) -> dict[str, Any]:
 @needs("operation")
 def make_list(
     settings: Settings, progress: Progress | None = None, *, run_id: str | None = None
-) -> tuple[list[ScoredEndpoint], list[Path]]:
+) -> tuple[Scores, list[Path]]:
     """Writes the list of the newest scores in every format.
 
     Returns:
@@ -282,14 +265,17 @@ def make_list(
     with open_lake(settings) as (lake, ledger, authority):
         class_again(lake, ledger, homeland, authority, run_id)
         endpoints = read_scores(settings, unselected=True)
-        listed = [e for e in endpoints if e.listed and _is_somebody(homeland, e.endpoint)]
+        listed = endpoints.listed
+        addresses = listed.table["endpoint"].to_pylist()
+        listed = listed.where([_is_somebody(homeland, address) for address in addresses])
         files = write_lists(
             listed,
             settings.lake / "lists",
             ListHeader(
                 run=run_id,
                 made_at=max(
-                    (e.last_seen for e in endpoints if e.last_seen <= utc_now()), default=None
+                    (t for t in endpoints.table["last_seen"].to_pylist() if t <= utc_now()),
+                    default=None,
                 ),
                 authority=acquired_under(lake),
                 days=settings.list_days,

@@ -5,20 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
 
-    from telemetry.records import ScoredEndpoint
+    from telemetry.scoring.scores import Scores
     from telemetry.scoring.selection import Rules
 
 __all__ = ["read_rules", "score", "select", "sub_scores"]
 
 
-def score(features: pa.Table, threshold: float) -> list[ScoredEndpoint]:
+def score(features: pa.Table, threshold: float) -> Scores:
     """Scores endpoints; see `telemetry.scoring.combine.score`."""
     from telemetry.scoring import combine
 
@@ -39,9 +38,7 @@ def read_rules(data: bytes) -> Rules:
     return selection.read_rules(data)
 
 
-def select(
-    endpoints: Sequence[ScoredEndpoint], rules: Rules, now: datetime, until: datetime
-) -> pa.Table:
+def select(endpoints: Scores, rules: Rules, now: datetime, until: datetime) -> pa.Table:
     """Selects endpoints by rules; see `telemetry.scoring.selection`."""
     from telemetry.scoring import selection
 

@@ -10,16 +10,17 @@ The trained model (models/endpoint_risk/) will take the place of `_role_scores`.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from telemetry.records import Reason, Role, ScoredEndpoint
+from telemetry.columns import TIME, Layer, schema
+from telemetry.records import Role
 from telemetry.scoring.contract import Columns, Evidence, Floats, columns_of
 from telemetry.scoring.detectors import DETECTORS
+from telemetry.scoring.scores import Scores
 
 ROLES: tuple[Role, ...] = tuple(dict.fromkeys(d.role for d in DETECTORS))
 """Roles in the order of the detectors; the first wins a tie."""
@@ -31,7 +32,7 @@ LEAST = 0.01
 """Evidence that adds less than this to the score is not worth a sentence."""
 
 
-def score(features: pa.Table, threshold: float) -> list[ScoredEndpoint]:
+def score(features: pa.Table, threshold: float) -> Scores:
     """Scores endpoints.
 
     Args:
@@ -42,38 +43,34 @@ def score(features: pa.Table, threshold: float) -> list[ScoredEndpoint]:
         Every endpoint, the highest score first, equal scores by address as text.
     """
     if features.num_rows == 0:
-        return []
+        return Scores.ranked([])
     columns = columns_of(features)
     evidence = [d.evaluate(columns) for d in DETECTORS]
     doubts = _doubts(evidence)
     roles = _role_scores(doubts)
     best = np.argmax(roles, axis=0)
     scores = np.round(roles[best, np.arange(len(best))], DIGITS)
-    addresses = columns["endpoint_ip"].astype(str)
-    order = np.lexsort((addresses, -scores)).tolist()
-    first, last = _times(features["first_seen"]), _times(features["last_seen"])
-    records = columns["records"].astype(np.int64).tolist()
-    return [
-        ScoredEndpoint(
-            endpoint=str(addresses[i]),
-            score=value,
-            role=ROLES[best[i]] if value > 0 else "unknown",
-            listed=value >= threshold,
-            confidence=round(100 * value),
-            reasons=_reasons(i, ROLES[best[i]], value, evidence, doubts[:, i]),
-            first_seen=first[i],
-            last_seen=last[i],
-            records=records[i],
-        )
-        for i, value in zip(order, scores[order].tolist(), strict=True)
-    ]
+    table = pa.Table.from_arrays(
+        [
+            features["endpoint_ip"],
+            pa.array(scores),
+            pa.array(np.where(scores > 0, np.array(ROLES)[best], "unknown")),
+            pa.array(scores >= threshold),
+            pa.array(np.rint(100 * scores).astype(np.int32)),
+            _reasons(best, scores, evidence, doubts),
+            _times(features["first_seen"]),
+            _times(features["last_seen"]),
+            features["records"],
+        ],
+        schema=schema(Layer.SCORE),
+    )
+    return Scores.ranked([table])
 
 
-def _times(column: pa.ChunkedArray) -> list[datetime]:
-    """Returns naive UTC datetimes; what lies outside the years 1 to 9999 goes to their ends."""
-    microseconds = column.cast(pa.int64()).to_numpy()
-    times: list[datetime] = np.clip(microseconds, *YEARS).astype("datetime64[us]").tolist()
-    return times
+def _times(column: pa.ChunkedArray) -> pa.Array:
+    """Returns times that a datetime can hold; those beyond go to the ends."""
+    microseconds = column.combine_chunks().cast(pa.int64()).to_numpy()
+    return pa.array(np.clip(microseconds, *YEARS)).cast(TIME)
 
 
 def _doubts(evidence: list[Evidence]) -> npt.NDArray[np.float64]:
@@ -99,24 +96,37 @@ def _role_scores(doubts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _reasons(
-    i: int, role: Role, score: float, evidence: list[Evidence], doubts: Floats
-) -> list[Reason]:
-    """Returns the role's evidence on one endpoint, strongest first.
+    best: npt.NDArray[Any], scores: Floats, evidence: list[Evidence], doubts: Floats
+) -> pa.Array:
+    """Returns the evidence for each endpoint's strongest role, in words, strongest first.
 
     A reason's contribution is its share of the role's score; they add up to it.
     """
-    found = [
-        (doubt, DETECTORS[k].name, evidence[k])
-        for k, doubt in enumerate(doubts.tolist())
-        if doubt > 0 and DETECTORS[k].role == role
-    ]
-    total = sum(doubt for doubt, _, _ in found)
-    found.sort(key=lambda item: (-item[0], item[1]))
-    return [
-        Reason(name, one.sentence(i), round(score * doubt / total, DIGITS))
-        for doubt, name, one in found
-        if score * doubt / total >= LEAST
-    ]
+    lengths = np.zeros(len(scores), np.int64)
+    flat: list[dict[str, Any]] = []
+    for i in np.nonzero(scores)[0].tolist():
+        role, score = ROLES[best[i]], float(scores[i])
+        found = [
+            (doubt, DETECTORS[k].name, evidence[k])
+            for k, doubt in enumerate(doubts[:, i].tolist())
+            if doubt > 0 and DETECTORS[k].role == role
+        ]
+        total = sum(doubt for doubt, _, _ in found)
+        found.sort(key=lambda item: (-item[0], item[1]))
+        reasons = [
+            {
+                "name": name,
+                "text": one.sentence(i),
+                "contribution": round(score * doubt / total, DIGITS),
+            }
+            for doubt, name, one in found
+            if score * doubt / total >= LEAST
+        ]
+        lengths[i] = len(reasons)
+        flat += reasons
+    kind = schema(Layer.SCORE).field("reasons").type
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(flat, kind.value_type), type=kind)
 
 
 def sub_scores(features: pa.Table) -> dict[str, npt.NDArray[Any]]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Self
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -25,7 +26,9 @@ from pydantic import (
 
 from telemetry.columns import Layer, schema
 from telemetry.errors import SettingsError
-from telemetry.records import Role, ScoredEndpoint
+from telemetry.records import Role
+from telemetry.scoring.contract import Bools
+from telemetry.scoring.scores import Scores
 
 _Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_./-]{0,63}$")]
@@ -54,13 +57,16 @@ class Rule(BaseModel):
             raise ValueError("a rule must say listed, min_score or roles")
         return self
 
-    def meets(self, endpoint: ScoredEndpoint) -> bool:
-        """Whether an endpoint meets the rule."""
-        return (
-            self.listed in (None, endpoint.listed)
-            and (self.min_score is None or endpoint.score >= self.min_score)
-            and (not self.roles or endpoint.role in self.roles)
-        )
+    def met_by(self, scores: pa.Table) -> Bools:
+        """Returns which rows of `Layer.SCORE` meet the rule."""
+        met = np.ones(scores.num_rows, np.bool_)
+        if self.listed is not None:
+            met &= scores["listed"].to_numpy() == self.listed
+        if self.min_score is not None:
+            met &= scores["score"].to_numpy() >= self.min_score
+        if self.roles:
+            met &= pc.is_in(scores["role"], pa.array(self.roles)).to_numpy()
+        return met
 
 
 class _File(BaseModel):
@@ -114,9 +120,7 @@ LISTED = Rule(name="listed", listed=True)
 """What no file of rules can leave out: the list must not outlive its evidence."""
 
 
-def select(
-    endpoints: Sequence[ScoredEndpoint], rules: Rules, now: datetime, until: datetime
-) -> pa.Table:
+def select(endpoints: Scores, rules: Rules, now: datetime, until: datetime) -> pa.Table:
     """Selects endpoints.
 
     Args:
@@ -129,17 +133,24 @@ def select(
         Who is selected and by which rule, ordered by address as text; the columns of
         `Layer.SELECTION`. Equal input gives equal rows.
     """
-    rows = []
-    for endpoint in sorted(endpoints, key=lambda e: e.endpoint):
-        met = next((r.name for r in (*rules.rules, LISTED) if r.meets(endpoint)), None)
-        if met is not None:
-            rows.append(
-                {
-                    "endpoint": endpoint.endpoint,
-                    "since": now,
-                    "until": until,
-                    "rules": rules.version,
-                    "rule": met,
-                }
+    scores = endpoints.table
+    left = np.ones(scores.num_rows, np.bool_)
+    found = []
+    for rule in (*rules.rules, LISTED):
+        met = rule.met_by(scores) & left
+        left &= ~met
+        names = scores["endpoint"].filter(pa.array(met))
+        same = {"since": now, "until": until, "rules": rules.version, "rule": rule.name}
+        found.append(
+            pa.table(
+                {"endpoint": names}
+                | {
+                    name: pa.repeat(
+                        pa.scalar(value, schema(Layer.SELECTION).field(name).type), len(names)
+                    )
+                    for name, value in same.items()
+                },
+                schema=schema(Layer.SELECTION),
             )
-    return pa.Table.from_pylist(rows, schema=schema(Layer.SELECTION))
+        )
+    return pa.concat_tables(found).sort_by("endpoint").combine_chunks()

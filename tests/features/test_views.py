@@ -126,6 +126,7 @@ def test_parts_do_not_show(drawn: list[dict[str, Any]], part: int, buckets: int)
         whole = endpoint_features(connection)
         assert whole.num_rows
         assert endpoint_features(connection, part).equals(whole)
+        assert pair_features(connection, part).equals(pair_features(connection))
 
 
 def test_what_is_computed_by_endpoint_rests_on_nothing_that_needs_them_all() -> None:

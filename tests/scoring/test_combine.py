@@ -15,6 +15,7 @@ from telemetry.features import endpoint_features
 from telemetry.scoring import score, sub_scores
 from telemetry.scoring.combine import LEAST
 from telemetry.scoring.detectors import DETECTORS
+from telemetry.scoring.scores import Scores
 
 
 def _empty() -> pa.Table:
@@ -78,9 +79,10 @@ def test_scores_do_not_depend_on_the_order_or_the_company_of_rows() -> None:
     whole = score(features, 0.6)
     order = random.Random(4).sample(range(300), 300)
     assert score(features.take(order), 0.6) == whole
-    parts = [score(features.slice(n, 60), 0.6) for n in range(0, 300, 60)]
-    alone = sorted((e for part in parts for e in part), key=lambda e: (-e.score, e.endpoint))
-    assert alone == whole
+    parts = [score(features.slice(n, 60), 0.6).table for n in range(0, 300, 60)]
+    assert Scores.ranked(parts) == whole
+    assert [whole[n] for n in range(300)] == list(whole) == list(Scores.of(whole))
+    assert list(whole.listed) == [one for one in whole if one.listed]
 
 
 def test_highest_first_and_ties_by_address() -> None:
@@ -90,7 +92,7 @@ def test_highest_first_and_ties_by_address() -> None:
 
 
 def test_no_endpoints_no_scores() -> None:
-    assert score(EMPTY, 0.6) == []
+    assert list(score(EMPTY, 0.6)) == []
 
 
 def test_times_beyond_the_calendar_are_held_at_its_ends() -> None:

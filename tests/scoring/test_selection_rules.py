@@ -7,6 +7,7 @@ import pytest
 from telemetry.errors import SettingsError
 from telemetry.records import Role, ScoredEndpoint
 from telemetry.scoring import read_rules, select
+from telemetry.scoring.scores import Scores
 from telemetry.settings import ASSETS
 
 NOW, UNTIL = datetime(2026, 4, 1), datetime(2027, 4, 1)
@@ -26,7 +27,7 @@ ENDPOINTS = [
 
 
 def chosen(rules: str) -> dict[str, str]:
-    rows = select(ENDPOINTS, read_rules((HEAD + rules).encode()), NOW, UNTIL).to_pylist()
+    rows = select(Scores.of(ENDPOINTS), read_rules((HEAD + rules).encode()), NOW, UNTIL).to_pylist()
     assert [row["endpoint"] for row in rows] == sorted(row["endpoint"] for row in rows)
     assert {(row["since"], row["until"], row["rules"]) for row in rows} == {(NOW, UNTIL, "site/1")}
     return {row["endpoint"][-1]: row["rule"] for row in rows}
@@ -67,5 +68,5 @@ def test_rules_that_say_nothing_or_something_else_are_refused(rules: str) -> Non
 
 def test_the_shipped_rules_select_the_list() -> None:
     rules = read_rules((ASSETS / "data" / "selection" / "rules.toml").read_bytes())
-    rows = select(ENDPOINTS, rules, NOW, UNTIL).to_pylist()
+    rows = select(Scores.of(ENDPOINTS), rules, NOW, UNTIL).to_pylist()
     assert [row["endpoint"] for row in rows] == ["192.0.2.4"]
