@@ -39,22 +39,41 @@ totals AS (
         count(*) FILTER (two_way AND NOT refused) AS answered,
         count(*) FILTER (two_way AND NOT refused AND endpoint_spoke) AS spoken,
         count(*) FILTER (NOT from_endpoint AND peer_sent AND in_vain) AS failed,
-        count(DISTINCT epoch_us(first_seen) // 1000000)
-            FILTER (NOT from_endpoint AND peer_sent AND in_vain) AS failed_seconds,
         count(*) FILTER (half_seen) AS half_seen,
         max(duration_us) FILTER (two_way AND NOT refused) / 1e6 AS longest_s,
-        median(duration_us) FILTER (two_way AND NOT refused) / 1e6 AS duration_median_s,
         sum(duration_us) FILTER (two_way AND NOT refused)::BIGINT / 1e6 AS talked_s,
         sum(endpoint_bytes)::BIGINT AS endpoint_bytes,
         sum(peer_bytes)::BIGINT AS peer_bytes,
         sum(endpoint_packets)::BIGINT AS endpoint_packets,
         sum(peer_packets)::BIGINT AS peer_packets,
+        max(peer_bytes) FILTER (two_way AND NOT refused)::DOUBLE AS most_peer_bytes,
+        max(endpoint_bytes) FILTER (two_way AND NOT refused)::DOUBLE AS most_endpoint_bytes
+    FROM connections
+    GROUP BY ALL
+),
+-- What takes long to find out is trivial for channels of one connection, which most are. A
+-- channel that only shares its hash with another is looked at too.
+several AS (
+    SELECT
+        endpoint_ip,
+        peer,
+        protocol,
+        service_port,
+        count(DISTINCT epoch_us(first_seen) // 1000000)
+            FILTER (NOT from_endpoint AND peer_sent AND in_vain) AS failed_seconds,
+        median(duration_us) FILTER (two_way AND NOT refused) / 1e6 AS duration_median_s,
         median(peer_bytes) FILTER (two_way AND NOT refused) AS peer_bytes_median,
         mad(peer_bytes) FILTER (two_way AND NOT refused) AS peer_bytes_mad,
         median(endpoint_bytes) FILTER (two_way AND NOT refused) AS endpoint_bytes_median,
         mad(endpoint_bytes) FILTER (two_way AND NOT refused) AS endpoint_bytes_mad,
         count(DISTINCT epoch_us(first_seen) // 3600000000) AS hours_active
     FROM connections
+    WHERE hash(endpoint_ip, peer, protocol, service_port) IN (
+        SELECT hash(endpoint_ip, peer, protocol, service_port) AS channel
+        FROM connections
+        GROUP BY channel
+        HAVING count(*) > 1
+    )
     GROUP BY ALL
 ),
 heard AS (
@@ -85,6 +104,21 @@ heard AS (
         any_value(regularity) FILTER (series = 'start_in') AS start_in_regularity
     FROM rhythms
     GROUP BY ALL
+),
+measured AS (
+    SELECT
+        t.* EXCLUDE (most_peer_bytes, most_endpoint_bytes),
+        coalesce(v.failed_seconds, t.failed) AS failed_seconds,
+        coalesce(v.duration_median_s, t.longest_s) AS duration_median_s,
+        coalesce(v.peer_bytes_median, t.most_peer_bytes) AS peer_bytes_median,
+        coalesce(v.peer_bytes_mad, 0) AS peer_bytes_mad,
+        coalesce(v.endpoint_bytes_median, t.most_endpoint_bytes) AS endpoint_bytes_median,
+        coalesce(v.endpoint_bytes_mad, 0) AS endpoint_bytes_mad,
+        coalesce(v.hours_active, 1) AS hours_active
+    FROM totals AS t
+    LEFT JOIN several AS v
+        ON v.endpoint_ip = t.endpoint_ip AND v.peer = t.peer AND v.protocol = t.protocol
+        AND v.service_port IS NOT DISTINCT FROM t.service_port
 )
 SELECT
     t.endpoint_ip,
@@ -133,7 +167,7 @@ SELECT
     h.start_in_skew,
     h.start_in_near_share,
     coalesce(h.start_in_regularity, 0) AS start_in_regularity
-FROM totals AS t
+FROM measured AS t
 LEFT JOIN services AS s ON s.protocol = t.protocol AND s.port = t.service_port
 LEFT JOIN heard AS h
     ON h.endpoint_ip = t.endpoint_ip AND h.peer = t.peer AND h.protocol = t.protocol

@@ -104,9 +104,18 @@ ends AS (
     FROM seen
     WHERE peer_ip IS NOT NULL
 ),
+-- Most ports are met once. Only records that share theirs with another need be sorted; two
+-- that only share the hash are told apart there.
+keyed AS (
+    SELECT *, hash(endpoint_ip, endpoint_port, peer, peer_port, protocol, sensor, tunnel) AS ports
+    FROM ends
+),
+repeated AS (
+    SELECT ports FROM keyed GROUP BY ports HAVING count(*) > 1
+),
 followed AS (
     SELECT
-        *,
+        * EXCLUDE (ports),
         -- A record goes on with an earlier one when less than the idle time of five
         -- minutes lies between them (the cut at half hours), or when a TCP
         -- conversation on the same ports goes on without a new SYN.
@@ -120,14 +129,33 @@ followed AS (
             ),
             false
         ) AS goes_on
-    FROM ends
+    FROM keyed
+    WHERE ports IN (FROM repeated)
     WINDOW ports AS (
         PARTITION BY endpoint_ip, endpoint_port, peer, peer_port, protocol, sensor, tunnel
         ORDER BY first_seen, last_seen, peer_is_domestic
     )
+),
+opened AS (
+    SELECT
+        * EXCLUDE (from_endpoint, goes_on),
+        -- The last record before that opened a connection opened this one.
+        last_value(if(goes_on, NULL, from_endpoint) IGNORE NULLS) OVER parts AS from_endpoint,
+        NOT goes_on AS opens,
+        last_value(if(goes_on, NULL, first_seen) IGNORE NULLS) OVER parts AS opened_at
+    FROM followed
+    WINDOW parts AS (
+        PARTITION BY endpoint_ip, endpoint_port, peer, peer_port, protocol, sensor, tunnel
+        ORDER BY first_seen, last_seen, peer_is_domestic
+        ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+    )
+    UNION ALL
+    SELECT * EXCLUDE (from_endpoint, ports), from_endpoint, true, first_seen
+    FROM keyed
+    WHERE ports NOT IN (FROM repeated)
 )
 SELECT
-    * EXCLUDE (from_endpoint, goes_on),
+    * EXCLUDE (from_endpoint, opens, opened_at),
     NOT (endpoint_sent OR endpoint_silent) OR NOT (peer_sent OR peer_silent) AS half_seen,
     CASE
         WHEN endpoint_payload_bytes IS NOT NULL THEN endpoint_payload_bytes > 0
@@ -137,13 +165,7 @@ SELECT
             THEN coalesce(endpoint_packets > 6 OR endpoint_bytes > 60 * endpoint_packets, true)
         ELSE true
     END AS endpoint_spoke,
-    -- The last record before that opened a connection opened this one.
-    last_value(if(goes_on, NULL, from_endpoint) IGNORE NULLS) OVER parts AS from_endpoint,
-    NOT goes_on AS opens,
-    last_value(if(goes_on, NULL, first_seen) IGNORE NULLS) OVER parts AS opened_at
-FROM followed
-WINDOW parts AS (
-    PARTITION BY endpoint_ip, endpoint_port, peer, peer_port, protocol, sensor, tunnel
-    ORDER BY first_seen, last_seen, peer_is_domestic
-    ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
-)
+    from_endpoint,
+    opens,
+    opened_at
+FROM opened

@@ -3,7 +3,15 @@
 --   beat      a stretch of talk, either side, parted from the one before by a second or more;
 --             only where both sides spoke, as an unanswered SYN repeats by itself
 --   start_in  a connection opened by the endpoint
-WITH heard AS MATERIALIZED (
+WITH busy AS (
+    -- A series needs four moments, and most channels have fewer. Two that only share the hash
+    -- are both looked at.
+    SELECT hash(endpoint_ip, peer, protocol, service_port) AS channel
+    FROM contacts
+    GROUP BY channel
+    HAVING sum(coalesce(len(endpoint_burst_starts), 1) + coalesce(len(peer_burst_starts), 1)) >= 4
+),
+heard AS MATERIALIZED (
     SELECT
         endpoint_ip, peer, protocol, service_port, endpoint_port, peer_port, opened_at,
         first_seen, opens, from_endpoint,
@@ -12,6 +20,7 @@ WITH heard AS MATERIALIZED (
         endpoint_spoke, sure_pause_s, sampling_rate,
         coalesce(endpoint_packets, 0) + coalesce(peer_packets, 0) AS packets
     FROM contacts
+    WHERE hash(endpoint_ip, peer, protocol, service_port) IN (FROM busy)
 ),
 talked AS (
     SELECT
