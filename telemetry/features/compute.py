@@ -1,8 +1,15 @@
-"""Runs the views on a connection that the caller owns."""
+"""Runs the views on a connection that the caller owns.
+
+What rests on the records of one endpoint alone is computed for some endpoints at a time, on all
+cores: sorts fit the memory, whatever the size of the lake. What the rest needs of each part
+waits packed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any, Final, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -11,11 +18,15 @@ from telemetry.features.catalog import BASE, View, needed_for
 
 RECORDS: Final = "records"
 CONTACTS: Final = "contacts"
-MIRRORED: Final = "mirrored"
-"""Temporary table of the foreign addresses that are the other end of a record."""
-PART: Final = 500_000
-"""Records whose endpoints are computed at a time: some 400 MB at most."""
 ENDPOINTS: Final = "endpoints"
+MIRRORED: Final = "mirrored"
+"""Shown besides the views: the foreign addresses that are the other end of a record."""
+PART: Final = 250_000
+"""Records whose endpoints are computed at a time: some 400 MB at most."""
+_WORKERS = 4
+"""Parts at a time; each has so many fewer records."""
+_ENDPOINT = 8
+"""One endpoint's features take the memory of so many records, and the scores' besides."""
 _ALL = "all_"
 
 
@@ -29,10 +40,13 @@ class Connection(Protocol):
         """Returns the relation of one query."""
 
     def register(self, view_name: str, python_object: Any) -> Any:
-        """Shows an Arrow table under a name."""
+        """Shows Arrow data under a name."""
 
     def unregister(self, view_name: str) -> Any:
         """Takes the name back."""
+
+    def cursor(self) -> Any:
+        """Returns another connection to the same database."""
 
 
 def endpoint_features(connection: Connection, part: int = PART) -> pa.Table:
@@ -78,65 +92,131 @@ def pair_features(connection: Connection, part: int = PART) -> pa.Table:
 
 def _compute(connection: Connection, name: str, part: int) -> Iterator[pa.Table]:
     *steps, last = needed_for(name)
-    records, *others = steps
-    assert records.name == RECORDS
-    before, local, after = _ordered_by_need(others)
-    # What rests on the records of one endpoint alone is computed for some endpoints at a time:
-    # sorts fit the memory, whatever the size of the lake.
-    if last.by_endpoint:
-        local.append(last)
-    read_late = {name for view in after for name in view.depends_on}
-    kept = [view for view in local if view.merge or view.name in read_late]
-    packed: dict[str, list[pa.Buffer]] = {
-        view.name: [] for view in local if view.name in last.depends_on and view not in kept
-    }
+    plan = _plan(steps, last)
+    threads = connection.sql("SELECT current_setting('threads')").fetchall()[0][0]
+    workers = max(1, min(_WORKERS, threads))
+    shown: dict[str, pa.Table] = {}
     try:
-        # Views that several others read are computed once: a temporary table hides the
-        # view of the same name in the catalog.
-        _view_records(connection, records, "true")
-        for view in before:
-            _make(connection, view.name, view.sql)
-        for number, some in enumerate(_parts(connection, part)):
-            _view_records(connection, records, some.of_records)
-            for view, done in _with_what_is_done(local):
-                chosen = some.of_contacts if view.name == CONTACTS else "true"
-                _make(connection, view.name, f"SELECT * FROM ({view.sql}) WHERE {chosen}")
-                if view is last:
-                    yield connection.sql(f"FROM temp.{view.name}").to_arrow_table()
-                elif view in kept:
-                    _add(connection, _ALL + view.name, f"FROM temp.{view.name}", not number)
-                elif view.name in packed and not last.by_endpoint:
-                    table = connection.sql(f"FROM temp.{view.name}").to_arrow_table()
-                    packed[view.name].append(_pack(table))
-                for name_done in done:
-                    connection.execute(f"DROP TABLE temp.{name_done}").fetchall()
+        # What is computed hides the view of the same name in the catalog.
+        _show(connection, RECORDS, plan.records.sql)
+        for view in plan.before:
+            shown[view.name] = connection.sql(view.sql).to_arrow_table()
+            connection.register(view.name, shown[view.name])
+        shown[MIRRORED] = connection.sql(_MIRRORED).to_arrow_table()
+        connection.register(MIRRORED, shown[MIRRORED])
+        packed: dict[str, list[_Packed]] = {view.name: [] for view in plan.kept}
+        parts = _parts(connection, max(1, part // workers), shown[MIRRORED].num_rows)
+        for found in _in_turn(connection, plan, parts, shown, workers):
+            if last.by_endpoint:
+                yield _stream([found[last.name]]).read_all()
+                continue
+            for name_kept, one in found.items():
+                packed[name_kept].append(one)
         if last.by_endpoint:
             return
-        for view in kept:
-            parts = f"(FROM temp.{_ALL}{view.name})"
-            sql = f"WITH parts AS {parts} {view.merge}" if view.merge else parts
-            _make(connection, view.name, sql)
-            connection.execute(f"DROP TABLE temp.{_ALL}{view.name}").fetchall()
-        _view_records(connection, records, "true")
-        for view in after:
+        _show(connection, RECORDS, plan.records.sql)
+        for view in plan.kept:
+            if view.merge or view.name in plan.read_late:
+                connection.register("parts", _stream(packed.pop(view.name)))
+                _make(connection, view.name, view.merge or "FROM parts")
+                connection.unregister("parts")
+        for view in plan.after:
             _make(connection, view.name, view.sql)
-        yield from _finish(connection, last, after, packed)
+        yield from _finished(connection, last, plan.after, packed, part // _ENDPOINT)
     finally:
-        _drop(connection, [view.name for view in (*others, last)])
+        for name_shown in shown:
+            connection.unregister(name_shown)
+        _drop(connection, [view.name for view in steps])
 
 
-def _ordered_by_need(views: Sequence[View]) -> tuple[list[View], list[View], list[View]]:
-    """Returns views that rest on no endpoint, on one alone, and on all of them."""
-    local = [view for view in views if view.by_endpoint or view.merge]
+class _Plan(NamedTuple):
+    """The views that another needs, in order.
+
+    Attributes:
+        records: The first.
+        before: Those that rest on no endpoint.
+        local: Those that rest on one endpoint alone, or whose parts can be merged.
+        after: Those that rest on all endpoints.
+        read_late: What is read by these.
+        kept: Of `local`, what is needed when all parts are done.
+    """
+
+    records: View
+    before: list[View]
+    local: list[View]
+    after: list[View]
+    read_late: set[str]
+    kept: list[View]
+
+
+def _plan(steps: Sequence[View], last: View) -> _Plan:
+    records, *others = steps
+    assert records.name == RECORDS
+    local = [view for view in (*others, last) if view.by_endpoint or view.merge]
     resting = {view.name for view in local}
     before: list[View] = []
     after: list[View] = []
-    for view in views:
+    for view in others:
         if view not in local:
             late = not resting.isdisjoint(view.depends_on)
             (after if late else before).append(view)
             resting |= {view.name} if late else set()
-    return before, local, after
+    read_late = {name for view in after for name in view.depends_on}
+    needed = {last.name} if last.by_endpoint else read_late.union(last.depends_on)
+    return _Plan(
+        records, before, local, after, read_late, [view for view in local if view.name in needed]
+    )
+
+
+def _in_turn(
+    connection: Connection,
+    plan: _Plan,
+    parts: Sequence[_Part],
+    shown: Mapping[str, pa.Table],
+    workers: int,
+) -> Iterator[dict[str, _Packed]]:
+    """Yields what is kept of each part, in order; some are computed at the same time."""
+    cursors: SimpleQueue[Connection] = SimpleQueue()
+    opened = [connection.cursor() for _ in range(min(workers, len(parts)))]
+    catalog, schema = connection.sql("SELECT current_catalog(), current_schema()").fetchall()[0]
+    for cursor in opened:
+        cursor.execute(f'USE "{catalog}"."{schema}"').fetchall()
+        for name, table in shown.items():
+            cursor.register(name, table)
+        cursors.put(cursor)
+
+    def compute(part: _Part) -> dict[str, _Packed]:
+        cursor = cursors.get()
+        try:
+            return _local(cursor, plan, part)
+        finally:
+            cursors.put(cursor)
+
+    pool = ThreadPoolExecutor(len(opened) or 1)
+    try:
+        yield from pool.map(compute, parts)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        for cursor in opened:
+            cursor.close()
+
+
+def _local(connection: Connection, plan: _Plan, part: _Part) -> dict[str, _Packed]:
+    """Computes the endpoints of one part."""
+    found: dict[str, _Packed] = {}
+    _show(connection, RECORDS, f"SELECT * FROM ({plan.records.sql}) WHERE {part.of_records}")
+    for view, done in _with_what_is_done(plan.local):
+        chosen = part.of_contacts if view.name == CONTACTS else "true"
+        sql = f"SELECT * FROM ({view.sql}) WHERE {chosen}"
+        if [view.name] == done:
+            found[view.name] = _pack(connection.sql(sql).to_arrow_table())
+            continue
+        _make(connection, view.name, sql)
+        if view in plan.kept:
+            found[view.name] = _pack(connection.sql(f"FROM temp.{view.name}").to_arrow_table())
+        for name in done:
+            connection.execute(f"DROP TABLE IF EXISTS temp.{name}").fetchall()
+    return found
 
 
 def _with_what_is_done(views: Sequence[View]) -> Iterator[tuple[View, list[str]]]:
@@ -147,49 +227,58 @@ def _with_what_is_done(views: Sequence[View]) -> Iterator[tuple[View, list[str]]
         yield view, [name for name, by in last.items() if by == view.name and name in names]
 
 
-def _finish(
-    connection: Connection, last: View, after: Sequence[View], packed: Mapping[str, list[pa.Buffer]]
+def _finished(
+    connection: Connection,
+    last: View,
+    after: Sequence[View],
+    packed: Mapping[str, list[_Packed]],
+    endpoints: int,
 ) -> Iterator[pa.Table]:
-    """Yields the last view for the endpoints of one part after another."""
+    """Yields the last view for so many endpoints or some more, those of whole parts."""
     of_all = [
         view.name for view in after if any(column.name == "endpoint_ip" for column in view.columns)
     ]
     for name in of_all:
         connection.execute(f"ALTER TABLE temp.{name} RENAME TO {_ALL}{name}").fetchall()
-    names, buffers = list(packed), list(packed.values())
-    for part in zip(*buffers, strict=True):
-        for name, buffer in zip(names, part, strict=True):
-            connection.register(name, pa.ipc.open_stream(buffer).read_all())
-        own = f"WHERE endpoint_ip IN (SELECT endpoint_ip FROM {ENDPOINTS})"
+    own = f"WHERE endpoint_ip IN (SELECT endpoint_ip FROM {ENDPOINTS})"
+    rows = [one.rows for one in packed[ENDPOINTS]]
+    begin = 0
+    for end in range(1, len(rows) + 1):
+        if end < len(rows) and sum(rows[begin:end]) < endpoints:
+            continue
+        for name, parts in packed.items():
+            connection.register(name, _stream(parts[begin:end]).read_all())
         for name in of_all:
             _show(connection, name, f"FROM temp.{_ALL}{name} {own}")
         yield connection.sql(last.sql).to_arrow_table()
-        for name in names:
+        for name in packed:
             connection.unregister(name)
+        begin = end
 
 
-def _pack(table: pa.Table) -> pa.Buffer:
-    """Returns a table in a tenth of its size: most columns tell of what few endpoints do."""
+class _Packed(NamedTuple):
+    """A table in a tenth of its size: most columns tell of what few endpoints do."""
+
+    rows: int
+    buffer: pa.Buffer
+
+
+def _pack(table: pa.Table) -> _Packed:
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1))
     with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
         writer.write_table(table)
-    return sink.getvalue()
+    return _Packed(table.num_rows, sink.getvalue())
 
 
-def _view_records(connection: Connection, records: View, condition: str) -> None:
-    _show(connection, RECORDS, f"SELECT * FROM ({records.sql}) WHERE {condition}")
+def _stream(parts: Sequence[_Packed]) -> pa.RecordBatchReader:
+    """Returns the rows of packed tables, which are unpacked one at a time."""
+    batches = (batch for part in parts for batch in pa.ipc.open_stream(part.buffer))
+    return pa.RecordBatchReader.from_batches(pa.ipc.open_stream(parts[0].buffer).schema, batches)
 
 
 def _make(connection: Connection, name: str, sql: str) -> None:
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}").fetchall()
-
-
-def _add(connection: Connection, name: str, sql: str, first: bool) -> None:
-    if first:
-        _make(connection, name, sql)
-    else:
-        connection.execute(f"INSERT INTO temp.{name} {sql}").fetchall()
 
 
 def _show(connection: Connection, name: str, sql: str) -> None:
@@ -197,7 +286,7 @@ def _show(connection: Connection, name: str, sql: str) -> None:
 
 
 def _drop(connection: Connection, names: Sequence[str]) -> None:
-    made = {RECORDS, MIRRORED, *names, *(_ALL + name for name in names)}
+    made = {*names, *(_ALL + name for name in names)}
     for kind in ("view", "table"):
         found = connection.sql(
             f"SELECT {kind}_name FROM duckdb_{kind}s() WHERE database_name = 'temp'"
@@ -214,7 +303,10 @@ class _Part(NamedTuple):
     of_contacts: str
 
 
-def _parts(connection: Connection, rows: int) -> list[_Part]:
+_MIRRORED = f"SELECT DISTINCT peer_ip AS endpoint_ip FROM {BASE} WHERE peer_ip IS NOT NULL"
+
+
+def _parts(connection: Connection, rows: int, both: int) -> list[_Part]:
     """Parts the endpoints so that each part has about so many records.
 
     The lake keeps the records of an endpoint in one bucket, so that a part reads its own files.
@@ -222,22 +314,16 @@ def _parts(connection: Connection, rows: int) -> list[_Part]:
     elsewhere: those endpoints make parts of their own.
     """
     sizes = connection.sql(
-        f"SELECT bucket, count(*), count(peer_ip) FROM {BASE} GROUP BY bucket ORDER BY bucket"
+        f"SELECT bucket, count(*) FROM {BASE} GROUP BY bucket ORDER BY bucket"
     ).fetchall()
-    if sum(size for _, size, _ in sizes) <= rows:
+    if sum(size for _, size in sizes) <= rows:
         return [_Part("true", "true")]
-    mirrored = f"SELECT endpoint_ip FROM temp.{MIRRORED}"
-    _make(
-        connection,
-        MIRRORED,
-        f"SELECT DISTINCT peer_ip AS endpoint_ip FROM {BASE} WHERE peer_ip IS NOT NULL",
-    )
-    both = sum(count for _, _, count in sizes)
+    mirrored = f"SELECT endpoint_ip FROM {MIRRORED}"
     own = f"endpoint_ip NOT IN ({mirrored})" if both else "true"
     parts = []
     together: list[int] = []
     left = rows
-    for bucket, size, _ in sizes:
+    for bucket, size in sizes:
         if size > rows:
             for share in _shares(size, rows):
                 parts.append(_Part(f"bucket = {bucket} AND {share} AND {own}", own))
