@@ -16,7 +16,7 @@ _UNITS = {"MB": 10**6, "GB": 10**9}
 _FIXED = 530 * 10**6
 _FLOW = 224  # bytes of a row of the flow table with its slots and bursts
 _SEGMENT = 1100  # bytes of a segment that waits, its copy while it is spilled, and what both leave
-_RECORD = 1200  # bytes that it takes to compute the features of one record's endpoint
+_RECORD = 1600  # bytes that it takes to compute the features of one record's endpoint
 
 
 class Budget(NamedTuple):
