@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -12,7 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import CORE, ROOT, BenchmarkError, Usage, free_port, run_fed, run_pinned
+from benchmarks.measure import (
+    CORE,
+    CORES,
+    ROOT,
+    BenchmarkError,
+    Usage,
+    free_port,
+    run_fed,
+    run_pinned,
+)
 
 Totals = dict[str, int]
 """Of `read`, `kept`, `kept_bytes`: those that a contender tells."""
@@ -25,6 +36,9 @@ MISSING = "nfpcapd: not installed (Debian package nfdump), so there is nothing t
 NO_NFCAPD = "nfcapd: not installed (Debian package nfdump)"
 NO_PEERS = "The packages netflow and zat: not installed (`make peers`)"
 ZAT = "zat (PyPI), conn.log to dictionaries"
+ARGUS = "Argus, capture in, its flows out"
+SOFTFLOWD = "softflowd, capture in, no flows out"
+DPKT = "dpkt, five-tuples"
 PEERS = ROOT / "benchmarks" / ".peers" / "bin" / "python"
 """Python of the environment that holds other people's packages."""
 
@@ -112,6 +126,44 @@ def nfpcapd(capture: Path) -> Round:
     return Round(usage.wall, usage.cpu, usage.memory, totals)
 
 
+def _argus(capture: Path) -> Round:
+    """Measures a whole Argus, and counts what it wrote."""
+    with scratch(capture) as folder:
+        usage = run_pinned(["argus", "-r", str(capture), "-w", "flows"], folder)
+        names, values = run_pinned(["racount", "-r", "flows"], folder).output.splitlines()[:2]
+    totals = dict(zip(names.split()[1:], values.split()[1:], strict=True))
+    return Round(usage.wall, usage.cpu, usage.memory, {"read": int(totals["total_pkts"])})
+
+
+def _softflowd(capture: Path) -> Round:
+    """Measures softflowd without a collector; it tells its totals on standard error."""
+    command = f"exec softflowd -6 -d -m 4000000 -p pid -c none -r {shlex.quote(str(capture))} 2>&1"
+    with scratch(capture) as folder:
+        usage = run_pinned(["sh", "-c", command], folder)
+    told = re.findall(r"^(?:Packets processed|Ignored packets): (\d+)", usage.output, re.M)
+    return Round(usage.wall, usage.cpu, usage.memory, {"read": sum(map(int, told))})
+
+
+def _tshark(capture: Path, packets: int) -> Round:
+    """Measures tshark writing the five-tuples of the first packets as text."""
+    fields = ("frame.time_epoch", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst", "tcp.srcport",
+              "tcp.dstport", "udp.srcport", "udp.dstport", "ip.len")  # fmt: skip
+    command = ["tshark", "-n", "-r", str(capture), "-c", str(packets), "-T", "fields"]
+    usage = run_pinned([*command, *(word for name in fields for word in ("-e", name))])
+    return Round(usage.wall, usage.cpu, usage.memory, {"read": usage.output.count("\n")})
+
+
+def score(capture: Path) -> Round:
+    """Measures a whole `sekisho score` of a new lake on all cores; `read` are its records."""
+    with scratch(capture) as folder:
+        command = [sys.executable, "-m", "telemetry.cli", "ingest", str(capture)]
+        run_pinned([*command, "--lake", "lake"], folder, CORES)
+        _, stored = ask("lake", folder / "lake")
+        command = [sys.executable, "-m", "telemetry.cli", "score", "--lake", "lake"]
+        usage = run_pinned(command, folder, CORES)
+    return Round(usage.wall, usage.cpu, usage.memory, {"read": stored["records"]})
+
+
 def has_nfpcapd() -> bool:
     """Whether nfpcapd and nfdump are installed."""
     return bool(shutil.which("nfpcapd") and shutil.which("nfdump"))
@@ -190,8 +242,18 @@ def contenders(
     ]
     if has_nfpcapd():
         found.append(Contender(PEER, lambda: nfpcapd(capture), packets))
-    dpkt = f"dpkt, five-tuples of the first {part:,}"
-    found.append(Contender(dpkt, lambda: _inside("dpkt", capture, part), part, whole=False))
+    if shutil.which("argus") and shutil.which("racount"):
+        found.append(Contender(ARGUS, lambda: _argus(capture), packets, whole=False))
+    if shutil.which("softflowd"):
+        found.append(Contender(SOFTFLOWD, lambda: _softflowd(capture), packets, whole=False))
+    slices = {f"{DPKT}, the first {part:,}": lambda: _inside("dpkt", capture, part)}
+    if PEERS.exists():
+        slices[f"NFStream (PyPI), flows alone, the first {part:,}"] = lambda: _inside(
+            "nfstream", capture, part, python=str(PEERS)
+        )
+    if shutil.which("tshark"):
+        slices[f"tshark, five-tuples as text, the first {part:,}"] = lambda: _tshark(capture, part)
+    found += [Contender(name, run, part, whole=False) for name, run in slices.items()]
     for name, export in exports.items():
         found += _export_contenders(name, export, records)
     logs = {"Zeek reader, conn.log": lambda: _inside("zeek", log)}

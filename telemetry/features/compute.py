@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
+from threading import Event
 from typing import Any, Final, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -185,27 +186,35 @@ def _in_turn(
             cursor.register(name, table)
         cursors.put(cursor)
 
+    stopped = Event()
+
     def compute(part: _Part) -> dict[str, _Packed]:
         cursor = cursors.get()
         try:
-            return _local(cursor, plan, part)
+            return _local(cursor, plan, part, stopped)
         finally:
             cursors.put(cursor)
 
-    pool = ThreadPoolExecutor(len(opened) or 1)
+    pool = ThreadPoolExecutor(len(opened))
     try:
         yield from pool.map(compute, parts)
     finally:
+        # Whoever stops a run does not wait for what nobody will read.
+        stopped.set()
+        for cursor in opened:
+            cursor.interrupt()
         pool.shutdown(cancel_futures=True)
         for cursor in opened:
             cursor.close()
 
 
-def _local(connection: Connection, plan: _Plan, part: _Part) -> dict[str, _Packed]:
-    """Computes the endpoints of one part."""
+def _local(connection: Connection, plan: _Plan, part: _Part, stopped: Event) -> dict[str, _Packed]:
+    """Computes the endpoints of one part, unless stopped meanwhile."""
     found: dict[str, _Packed] = {}
     _show(connection, RECORDS, f"SELECT * FROM ({plan.records.sql}) WHERE {part.of_records}")
     for view, done in _with_what_is_done(plan.local):
+        if stopped.is_set():
+            break
         chosen = part.of_contacts if view.name == CONTACTS else "true"
         sql = f"SELECT * FROM ({view.sql}) WHERE {chosen}"
         if [view.name] == done:

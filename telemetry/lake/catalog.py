@@ -382,6 +382,8 @@ def duckdb_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
+        if "KeyboardInterrupt" in str(error):  # Ctrl-C while it asked Python for a table
+            raise KeyboardInterrupt from None
         if "No space left" in str(error):
             raise LakeError(
                 "The disk that holds the lake is full; free space and run again, "

@@ -181,7 +181,7 @@ def test_a_table_that_forgets_a_country_erases_nothing_and_lists_nothing_of_it(
     poor = tmp_path / "poor.parquet"
     assert call("homeland", "refresh", "--into", poor, tmp_path / "poor.csv").code == 0
     listed, _ = pipeline.make_list(settings.model_copy(update={"homeland": poor}))
-    assert listed == []
+    assert not listed
     assert stored(settings.lake).equals(before)
 
 
