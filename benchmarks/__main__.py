@@ -67,6 +67,8 @@ def _run(folder: Path, packets: int, rounds: int, report: Path | None) -> None:
     print(results.conditions_text(conditions), end="\n\n")
     print(results.as_text(results.rows(found)), end="\n\n")
     print("\n".join(f"* {note}" for note in results.notes(found, packets)))
+    for alarm in results.alarms(found, RESULTS):
+        print(f"ALARM: {alarm}")
     if report is not None:
         results.write(report, found, packets, capture.stat().st_size, conditions)
         print(f"\nWritten to {report.relative_to(ROOT)}.")
@@ -80,9 +82,10 @@ def _run_large(folder: Path, packets: int, rounds: int) -> None:
     found = large.contenders(capture, packed, tenth, flood, packets)
     conditions = _measure(found, rounds, large.ALL)
     check_totals(found)
+    same = large.same_in_any_order(capture)
     asked = large.questions(capture)
     size = capture.stat().st_size
-    results.write_large(LARGE, found, asked, large.notes(found), packets, size, conditions)
+    results.write_large(LARGE, found, asked, [*large.notes(found), same], packets, size, conditions)
     print(LARGE.read_text(), end="")
 
 

@@ -9,14 +9,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.contenders import PEER, Contender, Round, ask, has_nfpcapd, ingest, nfpcapd, scratch
-from benchmarks.measure import CORES, run_pinned
+from benchmarks.contenders import (
+    PEER,
+    Contender,
+    Round,
+    ask,
+    has_nfpcapd,
+    ingest,
+    nfpcapd,
+    score,
+    scratch,
+)
+from benchmarks.measure import CORES, BenchmarkError, run_pinned
 
 ONE = "sekisho ingest, one core"
 ALL = "sekisho ingest, all cores"
 _ZSTD = "{}, from zstd"
 _TENTH = "sekisho ingest, one core, a tenth of it"
 _FLOOD = "sekisho ingest, all cores, SYN flood of as many flows"
+_SCORE = "sekisho score, all cores, the records of the capture"
+_PIECES = 4
 _QUESTIONS = {
     "one address: all its records": (
         "SELECT * FROM stored_records WHERE endpoint_ip = '{address}'",
@@ -58,11 +70,43 @@ def contenders(capture: Path, packed: Path, tenth: Path, flood: Path, n: int) ->
     ]
     if has_nfpcapd():
         found.append(contender(PEER, lambda: nfpcapd(capture)))
+    scored = Contender(_SCORE, lambda: _score(scored, capture), 0, "records", False, peer="")
     return [
         *found,
         contender(_TENTH, lambda: ingest(tenth), "tenth"),
         contender(_FLOOD, lambda: ingest(flood, CORES), "flood"),
+        scored,
     ]
+
+
+def _score(contender: Contender, capture: Path) -> Round:
+    """Measures a round; how many records there are to score is known when they are made."""
+    measured = score(capture)
+    contender.items = measured.totals["read"]
+    return measured
+
+
+def same_in_any_order(capture: Path) -> str:
+    """Reads a capture whole, and in pieces in another order; says that the records are the same.
+
+    Raises:
+        BenchmarkError: They are not.
+    """
+    with scratch(capture) as folder:
+        command = [sys.executable, "-m", "telemetry.cli", "ingest", "--key", "key"]
+        run_pinned([*command, str(capture), "--lake", "whole"], folder, CORES)
+        ask("split", folder / "piece", capture, _PIECES)
+        for number in (2, 0, 3, 1):
+            piece = folder / f"piece-{number}.pcap"
+            run_pinned([*command, str(piece), "--lake", "pieces"], folder, CORES)
+            piece.unlink()
+        whole, pieces = (ask("checksum", folder / name)[1] for name in ("whole", "pieces"))
+    if whole != pieces:
+        raise BenchmarkError(f"Read whole there is {whole}, read in pieces {pieces}.")
+    return (
+        f"Read whole, and in {_PIECES} pieces in another order by a command each, the capture "
+        f"gives the same {whole['records']:,} records: checksum {whole['checksum']}."
+    )
 
 
 def notes(found: Sequence[Contender]) -> list[str]:

@@ -5,13 +5,22 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-from benchmarks.contenders import GATE, INGEST, MISSING, NO_NFCAPD, NO_PEERS, PEER, Contender
+from benchmarks.contenders import (
+    DPKT,
+    GATE,
+    INGEST,
+    MISSING,
+    NO_NFCAPD,
+    NO_PEERS,
+    PEER,
+    Contender,
+)
 from benchmarks.measure import CORE, Conditions
 
 HEAD = (
@@ -118,6 +127,34 @@ def notes(found: Sequence[Contender], packets: int) -> list[str]:
         "in the committed lake, and in nfpcapd's files through a filter on the prefixes that the "
         "generator uses. Flow counts are not compared: timeouts differ.",
     ]
+
+
+def alarms(found: Sequence[Contender], report: Path) -> list[str]:
+    """Returns what is less than half as fast, beside dpkt, as in a report; quiet without one."""
+    if not report.exists():
+        return []
+    cells = [line.strip("| \n").split(" | ") for line in report.read_text().splitlines()]
+    then = {row[0]: _per_second(row[2]) for row in cells if len(row) == len(HEAD)}
+    now = {contender.name: _per_second(_rate(contender, "cpu")) for contender in found}
+    told = []
+    for name in now.keys() & then.keys():
+        before, after = (_beside_dpkt(rates, name) for rates in (then, now))
+        if after < before / 2:
+            told.append(f"{name}: {after:.1f} times as fast as dpkt, {before:.1f} in RESULTS.md")
+    return sorted(told)
+
+
+def _beside_dpkt(rates: Mapping[str, float], name: str) -> float:
+    return rates[name] / next(rate for other, rate in rates.items() if other.startswith(DPKT))
+
+
+def _per_second(cell: str) -> float:
+    """Reads a rate as the table shows it; 0 where it shows none."""
+    number, _, rest = cell.partition(" ")
+    try:
+        return float(number) * {"M": 1e6, "k": 1e3}.get(rest[:1], 1.0)
+    except ValueError:
+        return 0.0
 
 
 def _share(found: Sequence[Contender], part: str, whole: str) -> float:

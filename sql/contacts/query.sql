@@ -107,15 +107,15 @@ ends AS (
 -- Most ports are met once. Only records that share theirs with another need be sorted; two
 -- that only share the hash are told apart there.
 keyed AS (
-    SELECT *, hash(endpoint_ip, endpoint_port, peer, peer_port, protocol, sensor, tunnel) AS ports
+    SELECT *, hash(endpoint_ip, endpoint_port, peer, peer_port, protocol, sensor, tunnel) AS ports_hash
     FROM ends
 ),
 repeated AS (
-    SELECT ports FROM keyed GROUP BY ports HAVING count(*) > 1
+    SELECT ports_hash FROM keyed GROUP BY ports_hash HAVING count(*) > 1
 ),
 followed AS (
     SELECT
-        * EXCLUDE (ports),
+        * EXCLUDE (ports_hash),
         -- A record goes on with an earlier one when less than the idle time of five
         -- minutes lies between them (the cut at half hours), or when a TCP
         -- conversation on the same ports goes on without a new SYN.
@@ -130,7 +130,7 @@ followed AS (
             false
         ) AS goes_on
     FROM keyed
-    WHERE ports IN (FROM repeated)
+    WHERE ports_hash IN (FROM repeated)
     WINDOW ports AS (
         PARTITION BY endpoint_ip, endpoint_port, peer, peer_port, protocol, sensor, tunnel
         ORDER BY first_seen, last_seen, peer_is_domestic
@@ -150,9 +150,9 @@ opened AS (
         ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
     )
     UNION ALL
-    SELECT * EXCLUDE (from_endpoint, ports), from_endpoint, true, first_seen
+    SELECT * EXCLUDE (from_endpoint, ports_hash), from_endpoint, true, first_seen
     FROM keyed
-    WHERE ports NOT IN (FROM repeated)
+    WHERE ports_hash NOT IN (FROM repeated)
 )
 SELECT
     * EXCLUDE (from_endpoint, opens, opened_at),

@@ -62,17 +62,17 @@ chosen AS (
         count(*) FILTER (regularity >= 0.5) AS rhythm_channels,
         arg_min(line, row(
             service_kind IN ('clock', 'name'), -regularity, -connections,
-            first_seen, last_seen, peer, protocol, service_port
+            first_seen, last_seen, protocol, service_port, peer
         )) AS rhythm_line,
         arg_min(line, row(
             if(protocol = 6, -failed_seconds, 0), -failed,
-            first_seen, last_seen, peer, protocol, service_port
+            first_seen, last_seen, protocol, service_port, peer
         )) AS retry_line,
         arg_min(line, row(
             NOT (protocol = 6 AND opened_by_endpoint = 0),
             service_kind NOT IN ('other', 'rat'),
             -longest_s,
-            first_seen, last_seen, peer, protocol, service_port
+            first_seen, last_seen, protocol, service_port, peer
         )) AS talk_line
     FROM lines
     GROUP BY endpoint_ip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from itertools import chain
@@ -60,21 +60,14 @@ class View:
     by_endpoint: bool = False
 
     @property
-    def merge(self) -> str:
-        """The SELECT that puts together what parts of the endpoints gave, from a table `parts`.
+    def in_parts(self) -> bool:
+        """Whether its rows can be computed for some endpoints at a time."""
+        return self.by_endpoint or self.is_merged
 
-        It is "" where that cannot be put together.
-        """
-        if not any(column.merge for column in self.columns):
-            return ""
-        terms = ", ".join(
-            # A sum of whole numbers is a HUGEINT.
-            f"{c.merge}({c.name}){'::BIGINT' if c.merge == 'sum' else ''} AS {c.name}"
-            if c.merge
-            else c.name
-            for c in self.columns
-        )
-        return f"SELECT {terms} FROM parts GROUP BY ALL"
+    @property
+    def is_merged(self) -> bool:
+        """Whether what parts of the endpoints gave is put together by `ViewColumn.merge`."""
+        return any(column.merge for column in self.columns)
 
 
 @cache
@@ -147,7 +140,8 @@ def _columns(about: dict[str, Any], before: Mapping[str, View]) -> list[ViewColu
     """Returns one column, or all that are taken over from a view (`of`), some left out."""
     if "of" in about:
         left_out = about.get("except", [])
-        return [column for column in before[about["of"]].columns if column.name not in left_out]
+        taken = (c for c in before[about["of"]].columns if c.name not in left_out)
+        return [replace(column, merge="") for column in taken]
     one = ViewColumn(about["name"], about.get("unit", ""), about["meaning"], about.get("merge", ""))
     return [one]
 

@@ -1,14 +1,15 @@
 """Runs the views on a connection that the caller owns.
 
 What rests on the records of one endpoint alone is computed for some endpoints at a time, on all
-cores: sorts fit the memory, whatever the size of the lake. What the rest needs of each part
-waits packed.
+cores: sorts fit the memory, whatever the size of the lake. What the detectors read of each part
+waits packed, in some hundred bytes an endpoint; what rests on all endpoints, in the engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
 from threading import Event
 from typing import Any, Final, NamedTuple, Protocol
@@ -29,6 +30,7 @@ _WORKERS = 4
 _ENDPOINT = 8
 """One endpoint's features take the memory of so many records, and the scores' besides."""
 _ALL = "all_"
+_GIVEN = "given"
 
 
 class Connection(Protocol):
@@ -64,7 +66,7 @@ def endpoint_features(connection: Connection, part: int = PART) -> pa.Table:
     return pa.concat_tables(endpoint_parts(connection, part)).sort_by("endpoint_ip")
 
 
-def endpoint_parts(connection: Connection, part: int = PART) -> Iterator[pa.Table]:
+def endpoint_parts(connection: Connection, part: int = PART) -> Generator[pa.Table]:
     """Yields the features of every foreign endpoint, some endpoints at a time.
 
     Args:
@@ -91,43 +93,62 @@ def pair_features(connection: Connection, part: int = PART) -> pa.Table:
     return parts.sort_by([("endpoint_ip", "ascending"), ("peer", "ascending")])
 
 
-def _compute(connection: Connection, name: str, part: int) -> Iterator[pa.Table]:
+def _compute(connection: Connection, name: str, part: int) -> Generator[pa.Table]:
     *steps, last = needed_for(name)
     plan = _plan(steps, last)
     threads = connection.sql("SELECT current_setting('threads')").fetchall()[0][0]
     workers = max(1, min(_WORKERS, threads))
-    shown: dict[str, pa.Table] = {}
     try:
         # What is computed hides the view of the same name in the catalog.
         _show(connection, RECORDS, plan.records.sql)
-        for view in plan.before:
-            shown[view.name] = connection.sql(view.sql).to_arrow_table()
-            connection.register(view.name, shown[view.name])
-        shown[MIRRORED] = connection.sql(_MIRRORED).to_arrow_table()
-        connection.register(MIRRORED, shown[MIRRORED])
-        packed: dict[str, list[_Packed]] = {view.name: [] for view in plan.kept}
-        parts = _parts(connection, max(1, part // workers), shown[MIRRORED].num_rows)
-        for found in _in_turn(connection, plan, parts, shown, workers):
+        with ExitStack() as stack:
+            shown = {MIRRORED: connection.sql(_MIRRORED).to_arrow_table()}
+            for view in plan.before:
+                shown[view.name] = connection.sql(view.sql).to_arrow_table()
+                stack.enter_context(_registered(connection, view.name, shown[view.name]))
+            stack.enter_context(_registered(connection, MIRRORED, shown[MIRRORED]))
+            parts = _parts(connection, max(1, part // workers), shown[MIRRORED].num_rows)
+            found = _in_turn(connection, plan, parts, shown, workers)
             if last.by_endpoint:
-                yield _stream([found[last.name]]).read_all()
-                continue
-            for name_kept, one in found.items():
-                packed[name_kept].append(one)
-        if last.by_endpoint:
-            return
-        _show(connection, RECORDS, plan.records.sql)
-        for view in plan.kept:
-            if view.merge or view.name in plan.read_late:
-                connection.register("parts", _stream(packed.pop(view.name)))
-                _make(connection, view.name, view.merge or "FROM parts")
-                connection.unregister("parts")
-        for view in plan.after:
-            _make(connection, view.name, view.sql)
-        yield from _finished(connection, last, plan.after, packed, part // _ENDPOINT)
+                yield from (_stream([one[last.name]]).read_all() for one in found)
+            else:
+                packed = _gathered(connection, plan, found)
+                yield from _finished(connection, plan, last, packed, max(1, part // _ENDPOINT))
     finally:
-        for name_shown in shown:
-            connection.unregister(name_shown)
         _drop(connection, [view.name for view in steps])
+
+
+def _gathered(
+    connection: Connection, plan: _Plan, found: Iterator[dict[str, _Packed]]
+) -> dict[str, list[_Packed]]:
+    """Computes what rests on all endpoints; returns what the last view wants part by part."""
+    packed: dict[str, list[_Packed]] = {}
+    late = [view for view in plan.kept if view.is_merged or view.name in plan.read_late]
+    for part in found:
+        for view in late:
+            with _registered(connection, _GIVEN, _stream([part.pop(view.name)]).read_all()):
+                _add(connection, _ALL + view.name, f"FROM {_GIVEN}")
+        for name, one in part.items():
+            packed.setdefault(name, []).append(one)
+    _show(connection, RECORDS, plan.records.sql)
+    for view in late:
+        _make(connection, view.name, _merged(view) if view.is_merged else f"FROM {_ALL}{view.name}")
+        connection.execute(f"DROP TABLE temp.{_ALL}{view.name}").fetchall()
+    for view in plan.after:
+        _make(connection, view.name, view.sql)
+    return packed
+
+
+def _merged(view: View) -> str:
+    """Returns the SELECT that puts together what parts of the endpoints gave."""
+    terms = ", ".join(
+        # A sum of whole numbers is a HUGEINT.
+        f"{c.merge}({c.name}){'::BIGINT' if c.merge == 'sum' else ''} AS {c.name}"
+        if c.merge
+        else c.name
+        for c in view.columns
+    )
+    return f"SELECT {terms} FROM temp.{_ALL}{view.name} GROUP BY ALL"
 
 
 class _Plan(NamedTuple):
@@ -153,7 +174,7 @@ class _Plan(NamedTuple):
 def _plan(steps: Sequence[View], last: View) -> _Plan:
     records, *others = steps
     assert records.name == RECORDS
-    local = [view for view in (*others, last) if view.by_endpoint or view.merge]
+    local = [view for view in (*others, last) if view.in_parts]
     resting = {view.name for view in local}
     before: list[View] = []
     after: list[View] = []
@@ -164,9 +185,9 @@ def _plan(steps: Sequence[View], last: View) -> _Plan:
             resting |= {view.name} if late else set()
     read_late = {name for view in after for name in view.depends_on}
     needed = {last.name} if last.by_endpoint else read_late.union(last.depends_on)
-    return _Plan(
-        records, before, local, after, read_late, [view for view in local if view.name in needed]
-    )
+    assert not read_late.intersection(last.depends_on), "it would have to be kept in two ways"
+    kept = [view for view in local if view.name in needed]
+    return _Plan(records, before, local, after, read_late, kept)
 
 
 def _in_turn(
@@ -178,14 +199,7 @@ def _in_turn(
 ) -> Iterator[dict[str, _Packed]]:
     """Yields what is kept of each part, in order; some are computed at the same time."""
     cursors: SimpleQueue[Connection] = SimpleQueue()
-    opened = [connection.cursor() for _ in range(min(workers, len(parts)))]
-    catalog, schema = connection.sql("SELECT current_catalog(), current_schema()").fetchall()[0]
-    for cursor in opened:
-        cursor.execute(f'USE "{catalog}"."{schema}"').fetchall()
-        for name, table in shown.items():
-            cursor.register(name, table)
-        cursors.put(cursor)
-
+    opened: list[Any] = []
     stopped = Event()
 
     def compute(part: _Part) -> dict[str, _Packed]:
@@ -195,8 +209,15 @@ def _in_turn(
         finally:
             cursors.put(cursor)
 
-    pool = ThreadPoolExecutor(len(opened))
+    pool = ThreadPoolExecutor(workers)
     try:
+        catalog, schema = connection.sql("SELECT current_catalog(), current_schema()").fetchall()[0]
+        for _ in range(workers):
+            opened.append(connection.cursor())
+            opened[-1].execute(f'USE "{catalog}"."{schema}"').fetchall()
+            for name, table in shown.items():
+                opened[-1].register(name, table)
+            cursors.put(opened[-1])
         yield from pool.map(compute, parts)
     finally:
         # Whoever stops a run does not wait for what nobody will read.
@@ -217,12 +238,12 @@ def _local(connection: Connection, plan: _Plan, part: _Part, stopped: Event) -> 
             break
         chosen = part.of_contacts if view.name == CONTACTS else "true"
         sql = f"SELECT * FROM ({view.sql}) WHERE {chosen}"
-        if [view.name] == done:
+        if view.name in done:
             found[view.name] = _pack(connection.sql(sql).to_arrow_table())
-            continue
-        _make(connection, view.name, sql)
-        if view in plan.kept:
-            found[view.name] = _pack(connection.sql(f"FROM temp.{view.name}").to_arrow_table())
+        else:
+            _make(connection, view.name, sql)
+            if view in plan.kept:
+                found[view.name] = _pack(connection.sql(f"FROM temp.{view.name}").to_arrow_table())
         for name in done:
             connection.execute(f"DROP TABLE IF EXISTS temp.{name}").fetchall()
     return found
@@ -238,35 +259,43 @@ def _with_what_is_done(views: Sequence[View]) -> Iterator[tuple[View, list[str]]
 
 def _finished(
     connection: Connection,
+    plan: _Plan,
     last: View,
-    after: Sequence[View],
     packed: Mapping[str, list[_Packed]],
     endpoints: int,
 ) -> Iterator[pa.Table]:
-    """Yields the last view for so many endpoints or some more, those of whole parts."""
-    of_all = [
-        view.name for view in after if any(column.name == "endpoint_ip" for column in view.columns)
-    ]
+    """Yields the last view for so many endpoints at a time, up to twice as many."""
+    of_all = [view.name for view in plan.after if "endpoint_ip" in (c.name for c in view.columns)]
     for name in of_all:
         connection.execute(f"ALTER TABLE temp.{name} RENAME TO {_ALL}{name}").fetchall()
     own = f"WHERE endpoint_ip IN (SELECT endpoint_ip FROM {ENDPOINTS})"
-    rows = [one.rows for one in packed[ENDPOINTS]]
-    begin = 0
-    for end in range(1, len(rows) + 1):
-        if end < len(rows) and sum(rows[begin:end]) < endpoints:
-            continue
-        for name, parts in packed.items():
-            connection.register(name, _stream(parts[begin:end]).read_all())
-        for name in of_all:
-            _show(connection, name, f"FROM temp.{_ALL}{name} {own}")
-        yield connection.sql(last.sql).to_arrow_table()
-        for name in packed:
-            connection.unregister(name)
-        begin = end
+    for begin, end in _groups([one.rows for one in packed[ENDPOINTS]], endpoints):
+        tables = {name: _stream(parts[begin:end]).read_all() for name, parts in packed.items()}
+        whole = tables.pop(ENDPOINTS)
+        with ExitStack() as stack:
+            for name, table in tables.items():
+                stack.enter_context(_registered(connection, name, table))
+            pieces = max(1, whole.num_rows // endpoints)
+            size = -(-whole.num_rows // pieces)
+            for piece in range(pieces):
+                with _registered(connection, ENDPOINTS, whole.slice(piece * size, size)):
+                    for name in of_all:
+                        _show(connection, name, f"FROM temp.{_ALL}{name} {own}")
+                    yield connection.sql(last.sql).to_arrow_table()
+
+
+def _groups(sizes: Sequence[int], least: int) -> Iterator[tuple[int, int]]:
+    """Yields the ends of groups of neighbours that have so many together, but for the last."""
+    begin = gathered = 0
+    for end, size in enumerate(sizes, start=1):
+        gathered += size
+        if gathered >= least or end == len(sizes):
+            yield begin, end
+            begin, gathered = end, 0
 
 
 class _Packed(NamedTuple):
-    """A table in a tenth of its size: most columns tell of what few endpoints do."""
+    """A table in a small part of its size: most columns tell of what few endpoints do."""
 
     rows: int
     buffer: pa.Buffer
@@ -286,8 +315,23 @@ def _stream(parts: Sequence[_Packed]) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(pa.ipc.open_stream(parts[0].buffer).schema, batches)
 
 
+@contextmanager
+def _registered(connection: Connection, name: str, data: Any) -> Iterator[None]:
+    """Shows Arrow data under a name."""
+    connection.register(name, data)
+    try:
+        yield
+    finally:
+        connection.unregister(name)
+
+
 def _make(connection: Connection, name: str, sql: str) -> None:
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}").fetchall()
+
+
+def _add(connection: Connection, name: str, sql: str) -> None:
+    connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {name} AS {sql} LIMIT 0").fetchall()
+    connection.execute(f"INSERT INTO temp.{name} {sql}").fetchall()
 
 
 def _show(connection: Connection, name: str, sql: str) -> None:

@@ -382,7 +382,8 @@ def duckdb_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        if "KeyboardInterrupt" in str(error):  # Ctrl-C while it asked Python for a table
+        # Ctrl-C while it asked Python for a table.
+        if str(error).partition(" failed: ")[2].startswith("KeyboardInterrupt"):
             raise KeyboardInterrupt from None
         if "No space left" in str(error):
             raise LakeError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
@@ -68,8 +69,10 @@ def score(
     with open_lake(settings) as (lake, ledger, authority):
         lake.merge()
         publish(lake)
-        with lake.work(settings.budget.engine) as connection:
-            parts = endpoint_parts(connection, settings.budget.records)
+        with (
+            lake.work(settings.budget.engine) as connection,
+            closing(endpoint_parts(connection, settings.budget.records)) as parts,
+        ):
             endpoints = Scores.ranked(
                 scoring.score(part, settings.threshold).table for part in parts
             )
@@ -191,7 +194,7 @@ def explain(settings: Settings, endpoint: str) -> dict[str, Any]:
     # An address in its usual spelling holds nothing that SQL could take for something else.
     seen = f"(SELECT * FROM contacts WHERE endpoint_ip = '{name}')"
     scores = read_scores(settings)
-    found = scores.where([one == name for one in scores.table["endpoint"].to_pylist()])
+    found = scores.of_address(name)
     if not found:
         raise Refused("No selected endpoint has that address; `sekisho list` names them.")
     services = query(

@@ -44,7 +44,7 @@ def score(features: pa.Table, threshold: float) -> Scores:
     """
     if features.num_rows == 0:
         return Scores.ranked([])
-    columns = columns_of(features)
+    columns = columns_of(features.drop_columns(["endpoint_ip"]))
     evidence = [d.evaluate(columns) for d in DETECTORS]
     doubts = _doubts(evidence)
     roles = _role_scores(doubts)
@@ -131,5 +131,5 @@ def _reasons(
 
 def sub_scores(features: pa.Table) -> dict[str, npt.NDArray[Any]]:
     """Returns each detector's sub-score by its name, for analysts and for training."""
-    columns: Columns = columns_of(features)
+    columns: Columns = columns_of(features.drop_columns(["endpoint_ip"]))
     return {d.name: d.evaluate(columns).sub_score for d in DETECTORS}

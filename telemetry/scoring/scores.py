@@ -61,6 +61,10 @@ class Scores(Sequence[ScoredEndpoint]):
         """Returns those of one role."""
         return Scores(self.table.filter(pc.field("role") == role))
 
+    def of_address(self, address: str) -> Scores:
+        """Returns the endpoint of an address in its usual spelling, or nobody."""
+        return Scores(self.table.filter(pc.field("endpoint") == address))
+
     def __len__(self) -> int:
         rows: int = self.table.num_rows
         return rows

@@ -134,23 +134,11 @@ def select(endpoints: Scores, rules: Rules, now: datetime, until: datetime) -> p
         `Layer.SELECTION`. Equal input gives equal rows.
     """
     scores = endpoints.table
-    left = np.ones(scores.num_rows, np.bool_)
-    found = []
-    for rule in (*rules.rules, LISTED):
-        met = rule.met_by(scores) & left
-        left &= ~met
-        names = scores["endpoint"].filter(pa.array(met))
-        same = {"since": now, "until": until, "rules": rules.version, "rule": rule.name}
-        found.append(
-            pa.table(
-                {"endpoint": names}
-                | {
-                    name: pa.repeat(
-                        pa.scalar(value, schema(Layer.SELECTION).field(name).type), len(names)
-                    )
-                    for name, value in same.items()
-                },
-                schema=schema(Layer.SELECTION),
-            )
-        )
-    return pa.concat_tables(found).sort_by("endpoint").combine_chunks()
+    asked = (*rules.rules, LISTED)
+    first = np.select([rule.met_by(scores) for rule in asked], range(len(asked)), -1)
+    chosen = scores["endpoint"].filter(pa.array(first >= 0))
+    names = np.array([rule.name for rule in asked])[first[first >= 0]]
+    same = {"since": now, "until": until, "rules": rules.version}
+    columns = {name: [value] * len(names) for name, value in same.items()}
+    table = pa.table({"endpoint": chosen, **columns, "rule": names}, schema=schema(Layer.SELECTION))
+    return table.sort_by("endpoint")

@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.errors import SettingsError
-from telemetry.features import View, catalog, endpoint_features, pair_features, views
+from telemetry.features import (
+    View,
+    catalog,
+    compute,
+    endpoint_features,
+    endpoint_parts,
+    pair_features,
+    views,
+)
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -113,7 +121,7 @@ def _row(sides: dict[str, Any]) -> dict[str, Any]:
 
 
 @settings(deadline=None, max_examples=10)
-@given(st.lists(SIDES, min_size=1, max_size=14), st.integers(1, 9), st.integers(1, 3))
+@given(st.lists(SIDES, min_size=1, max_size=14), st.integers(1, 60), st.integers(1, 3))
 def test_parts_do_not_show(drawn: list[dict[str, Any]], part: int, buckets: int) -> None:
     """Endpoints computed in parts, also those of records between foreign ones, are the same."""
     table = stored_rows.stored_records([_row(sides) for sides in drawn])
@@ -129,12 +137,61 @@ def test_parts_do_not_show(drawn: list[dict[str, Any]], part: int, buckets: int)
         assert pair_features(connection, part).equals(pair_features(connection))
 
 
-def test_what_is_computed_by_endpoint_rests_on_nothing_that_needs_them_all() -> None:
+def test_what_is_computed_in_parts_rests_on_nothing_that_needs_all_endpoints() -> None:
     by_name = {view.name: view for view in views()}
     for view in views():
-        for name in view.depends_on if view.by_endpoint else ():
+        for name in view.depends_on if view.in_parts else ():
             below = {one.name for one in catalog.needed_for(name)[:-1]}
-            assert by_name[name].by_endpoint or not any(by_name[n].by_endpoint for n in below)
+            assert by_name[name].in_parts or not any(by_name[n].in_parts for n in below)
+
+
+def test_what_is_merged_names_an_aggregate_for_all_but_its_key() -> None:
+    merged = [view for view in views() if view.is_merged]
+    keys = {view.name: [c.name for c in view.columns if not c.merge] for view in merged}
+    assert keys == {"hosts": ["peer"]}
+
+
+def _many() -> duckdb.DuckDBPyConnection:
+    """Returns a connection on which forty endpoints have a record each."""
+    return stored_rows.connect(
+        {
+            "endpoint": {"ip": f"198.51.100.{n}", "port": 443, "flags": "SAF", "at": n},
+            "peer": {"host": "a", "port": 50000 + n, "flags": "SAF", "at": n},
+        }
+        for n in range(40)
+    )
+
+
+def _left(connection: duckdb.DuckDBPyConnection) -> list[Any]:
+    sql = (
+        "SELECT table_name FROM duckdb_tables() WHERE temporary "
+        "UNION ALL SELECT view_name FROM duckdb_views() WHERE temporary AND NOT internal"
+    )
+    return [name for (name,) in connection.sql(sql).fetchall() if name != "given"]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_who_takes_only_some_parts_leaves_nothing_behind(taken: int) -> None:
+    with _many() as connection:
+        parts = endpoint_parts(connection, 16)
+        found = [next(parts).num_rows for _ in range(taken)]
+        parts.close()
+        assert all(0 < rows < 2 * 16 // 4 for rows in found)
+        assert _left(connection) == []
+        assert endpoint_features(connection).num_rows == 40
+
+
+def test_a_part_that_fails_is_told_and_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(table: pa.Table) -> None:
+        raise OSError("no space")
+
+    with _many() as connection:
+        monkeypatch.setattr(compute, "_pack", full)
+        with pytest.raises(OSError, match="no space"):
+            endpoint_features(connection, 16)
+        assert _left(connection) == []
 
 
 def test_features_leave_nothing_behind_and_read_only_is_enough(tmp_path: Any) -> None:
@@ -150,10 +207,10 @@ def test_features_leave_nothing_behind_and_read_only_is_enough(tmp_path: Any) ->
     with duckdb.connect(str(path), read_only=True) as connection:
         endpoints = endpoint_features(connection)
         pairs = pair_features(connection)
-        left = connection.sql("SELECT count(*) FROM duckdb_tables() WHERE temporary").fetchall()
+        left = _left(connection)
         by_view = connection.sql("SELECT * FROM endpoint_features ORDER BY endpoint_ip")
         assert by_view.to_arrow_table().equals(endpoints)
-    assert left == [(0,)]
+    assert left == []
     assert endpoints["endpoint_ip"].to_pylist() == sorted(endpoints["endpoint_ip"].to_pylist())
     assert pairs.num_rows == 4
 
