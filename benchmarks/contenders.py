@@ -29,6 +29,8 @@ Totals = dict[str, int]
 """Of `read`, `kept`, `kept_bytes`: those that a contender tells."""
 
 
+KERNEL = "packet kernel, from memory"
+READER = "packet reader, from the file"
 GATE = "gate alone: classes, verdicts, pseudonyms"
 INGEST = "sekisho ingest, whole process"
 PEER = "nfpcapd, capture in, nfcapd files out"
@@ -235,8 +237,8 @@ def contenders(
     """
     part = max(1000, packets // 50)
     found = [
-        Contender("packet kernel, from memory", lambda: _inside("kernel", capture), packets),
-        Contender("packet reader, from the file", lambda: _inside("reader", capture), packets),
+        Contender(KERNEL, lambda: _inside("kernel", capture), packets),
+        Contender(READER, lambda: _inside("reader", capture), packets),
         Contender(GATE, lambda: _inside("gate", capture), packets),
         Contender(INGEST, lambda: ingest(capture), packets),
     ]

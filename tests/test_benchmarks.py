@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ import pytest
 import benchmarks.contenders
 from benchmarks import results
 from benchmarks.contenders import (
+    DPKT,
+    INGEST,
+    KERNEL,
     MISSING,
     NO_NFCAPD,
     NO_PEERS,
@@ -60,6 +64,26 @@ def test_the_short_form_runs_and_every_total_agrees() -> None:
     else:
         assert MISSING in ran.stdout
     assert (report.read_bytes() if report.exists() else None) == before
+    for line in ran.stdout.splitlines():
+        if line.startswith("ALARM"):  # how fast anything is, is told, not tested
+            warnings.warn(line, SlowerThanReported, stacklevel=1)
+
+
+class SlowerThanReported(UserWarning):
+    """A part of ours is less than half as fast, beside dpkt, as RESULTS.md says."""
+
+
+def test_the_alarm_compares_with_what_was_reported_beside_dpkt(tmp_path: Path) -> None:
+    def found(seconds: float) -> list[Contender]:
+        named = ((KERNEL, seconds), (INGEST, 9.0), (f"{DPKT}, the first 100", 1.0))
+        return [contender(name, round_(cpu=cpu)) for name, cpu in named]
+
+    assert results.alarms(found(1.0), tmp_path / "none.md") == []
+    report = tmp_path / "RESULTS.md"
+    report.write_text("\n".join("| " + " | ".join(row) + " |" for row in results.rows(found(0.1))))
+    assert results.alarms(found(0.15), report) == []
+    told = results.alarms(found(0.3), report)
+    assert told == [f"{KERNEL}: 3.3 times as fast as dpkt, 10.0 in RESULTS.md"]
 
 
 @pytest.mark.parametrize("wrong", ["read", "kept", "kept_bytes"])
