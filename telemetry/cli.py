@@ -769,6 +769,7 @@ def evaluate_model(
     corpus: Path,
     labels: tuple[Path, ...] = (),
     keep: Path | None = None,
+    robustness: Annotated[bool, Parameter(negative=())] = False,
     json: Json = False,
     options: Options = DEFAULTS,
 ) -> None:
@@ -780,6 +781,8 @@ def evaluate_model(
         corpus: Folder with labels.csv and the files that it names.
         labels: Further tables of that form; repeatable.
         keep: Folder where the lakes stay, so that another evaluation need not read again.
+        robustness: Also score the same records as poorer sources would have told them, sampled
+            or of one direction, and by the methods of RITA and NEMEA.
         json: Answer in JSON.
         options: Shared options.
     """
@@ -787,7 +790,7 @@ def evaluate_model(
     from telemetry.pipeline import evaluate
 
     with Console(json) as console:
-        answer = evaluate(options.settings(), corpus, labels, keep, console)
+        answer = evaluate(options.settings(), corpus, labels, keep, console, robustness=robustness)
     print_evaluation(answer, json)
 
 

@@ -348,6 +348,13 @@ def print_evaluation(answer: Mapping[str, Any], as_json: bool) -> None:
         f"{answer['per_10000']} per 10,000, at most {answer['per_10000_at_most']} (95 %).\n"
         "Precision is the least that the bound allows, where so many of all endpoints are bad."
     )
+    for name, title in (
+        ("views", "The same records, as poorer sources would have told them"),
+        ("field", "The same records, by the methods of the field"),
+    ):
+        if name in answer:
+            print(f"\n{title}:")
+            print_table(pa.Table.from_pylist(answer[name]), False)
     if answer["unread"]:
         print(f"Not read, and so not found: {', '.join(answer['unread'])}.")
 

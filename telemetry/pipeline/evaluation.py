@@ -30,6 +30,8 @@ def evaluate(
     more_labels: Sequence[Path] = (),
     keep: Path | None = None,
     progress: Progress | None = None,
+    *,
+    robustness: bool = False,
 ) -> dict[str, Any]:
     """Reads and scores every data set of a corpus, each in a lake of its own.
 
@@ -41,17 +43,20 @@ def evaluate(
         more_labels: Further tables of that form.
         keep: Folder where the lakes stay, so that another evaluation need not read again.
         progress: Watches the reading.
+        robustness: Whether the same records are scored too as poorer sources would have told
+            them, and by the methods of the field.
 
     Returns:
         See `telemetry.scoring.evaluation.evaluate`; and `unread`, the data sets of which no
-        source could be read, by name.
+        source could be read, by name. With `robustness`, `views` and `field`: by the name of a
+        view of the records, or of a method, what it finds of each role, and false positives.
 
     Raises:
         SettingsError: There are no labels, or they or what they name make no sense.
         SekishoError: See `ingest` and `score`.
     """
+    from telemetry.scoring.evaluation import brief, read_labels, united
     from telemetry.scoring.evaluation import evaluate as compare
-    from telemetry.scoring.evaluation import read_labels, united
 
     sets: list[DataSet] = []
     labels: list[Label] = []
@@ -64,6 +69,8 @@ def evaluate(
         sets += named
         labels += told
     results: dict[str, Sequence[ScoredEndpoint]] = {}
+    views: _Results = {}
+    field: _Results = {}
     unread = []
     with ExitStack() as stack:
         lakes = keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -74,7 +81,46 @@ def evaluate(
             if all(source.status == "refused" for source in report.sources):
                 unread.append(one.name)
             results[one.name] = score(mine, progress)
-    return {**compare(results, labels), "unread": unread}
+            if robustness:
+                _score_otherwise(mine, one.name, views, field)
+    answer = {**compare(results, labels), "unread": unread}
+    if robustness:
+        for name, others in (("views", views), ("field", field)):
+            answer[name] = [
+                {"name": other, **brief(compare(found, labels))} for other, found in others.items()
+            ]
+    return answer
+
+
+_Results = dict[str, dict[str, Sequence["ScoredEndpoint"]]]
+_CALLS = """
+SELECT endpoint_ip, peer, first_seen, peer_bytes FROM contacts
+WHERE peer_is_domestic AND opens AND NOT from_endpoint AND peer_sent
+"""
+
+
+def _score_otherwise(settings: Settings, name: str, views: _Results, field: _Results) -> None:
+    """Scores a lake's records as poorer sources tell them, and by the methods of the field."""
+    import duckdb
+    import numpy as np
+
+    from telemetry.features import endpoint_features
+    from telemetry.lake import query
+    from telemetry.samples.poorer import VIEWS
+    from telemetry.scoring import nemea, rita
+    from telemetry.scoring import score as judge
+
+    records = query(settings.lake, "FROM stored_records", unselected=True)
+    for view, poorer in VIEWS.items():
+        with duckdb.connect(config={"threads": 2}) as connection:
+            connection.register("given", poorer(records, np.random.default_rng(1)))
+            connection.execute("CREATE TABLE stored_records AS FROM given").fetchall()
+            features = endpoint_features(connection)
+        views.setdefault(view, {})[name] = judge(features, settings.threshold)
+        if view == "as read":
+            calls = query(settings.lake, _CALLS, unselected=True)
+            field.setdefault("RITA's formula", {})[name] = rita.of_lake(calls, features)
+            field.setdefault("NEMEA's thresholds", {})[name] = nemea.score(features)
 
 
 @needs("operation")

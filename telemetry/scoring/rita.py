@@ -8,12 +8,19 @@ sight, which is the same for all that is generated.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from telemetry.records import ScoredEndpoint
+from telemetry.scoring.scores import Scores
 
 DAY = 86_400
+LISTED = 0.6
 _LEAST_CALLS = 4
 _HOURS = 24
 
@@ -41,6 +48,46 @@ def score(
     if not best:
         return 0.0
     return best + (0.15 if prevalence <= 0.02 else -0.15 if prevalence >= 0.5 else 0.0)
+
+
+def of_lake(calls: pa.Table, features: pa.Table) -> Scores:
+    """Scores the endpoints of a lake: the strongest of the pairs that inside hosts opened.
+
+    Args:
+        calls: `endpoint_ip`, `peer`, `first_seen` and `peer_bytes` of each connection that an
+            inside host opened, in any order.
+        features: Table of `endpoint_features`.
+
+    Returns:
+        Every endpoint; from `LISTED` on, RITA's "high" severity, it is listed.
+    """
+    shares = dict(
+        zip(
+            features["endpoint_ip"].to_pylist(),
+            pc.divide(features["hosts"], pc.cast(features["all_hosts"], pa.float64())).to_pylist(),
+            strict=True,
+        )
+    )
+    best = dict.fromkeys(shares, 0.0)
+    pairs = calls.group_by(["endpoint_ip", "peer"]).aggregate(
+        [("first_seen", "list"), ("peer_bytes", "list")]
+    )
+    for row in pairs.to_pylist():
+        starts = np.array(row["first_seen_list"], "datetime64[us]").astype(np.int64) / 1e6
+        order = np.argsort(starts)
+        starts = starts[order] - starts.min() // DAY * DAY
+        sizes = np.array([size or 0 for size in row["peer_bytes_list"]], np.int64)[order]
+        days = int(starts[-1] // DAY) + 1
+        found = score(starts, sizes, days, shares[row["endpoint_ip"]])
+        best[row["endpoint_ip"]] = max(best[row["endpoint_ip"]], found)
+    never = datetime(1970, 1, 1)
+    records = features["records"].to_pylist()
+    return Scores.of(
+        ScoredEndpoint(
+            address, value, "c2", value >= LISTED, round(100 * value), [], never, never, number
+        )
+        for (address, value), number in zip(best.items(), records, strict=True)
+    )
 
 
 def _day(moments: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64]) -> float:
