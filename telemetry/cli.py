@@ -770,6 +770,7 @@ def evaluate_model(
     labels: tuple[Path, ...] = (),
     keep: Path | None = None,
     robustness: Annotated[bool, Parameter(negative=())] = False,
+    card: Path | None = None,
     json: Json = False,
     options: Options = DEFAULTS,
 ) -> None:
@@ -783,6 +784,7 @@ def evaluate_model(
         keep: Folder where the lakes stay, so that another evaluation need not read again.
         robustness: Also score the same records as poorer sources would have told them, sampled
             or of one direction, and by the methods of RITA and NEMEA.
+        card: File to write the card of the scores to, as Markdown.
         json: Answer in JSON.
         options: Shared options.
     """
@@ -790,7 +792,9 @@ def evaluate_model(
     from telemetry.pipeline import evaluate
 
     with Console(json) as console:
-        answer = evaluate(options.settings(), corpus, labels, keep, console, robustness=robustness)
+        answer = evaluate(
+            options.settings(), corpus, labels, keep, console, robustness=robustness, card=card
+        )
     print_evaluation(answer, json)
 
 

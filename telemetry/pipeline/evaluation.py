@@ -32,6 +32,7 @@ def evaluate(
     progress: Progress | None = None,
     *,
     robustness: bool = False,
+    card: Path | None = None,
 ) -> dict[str, Any]:
     """Reads and scores every data set of a corpus, each in a lake of its own.
 
@@ -45,6 +46,7 @@ def evaluate(
         progress: Watches the reading.
         robustness: Whether the same records are scored too as poorer sources would have told
             them, and by the methods of the field.
+        card: File to write the card of the scores to.
 
     Returns:
         See `telemetry.scoring.evaluation.evaluate`; and `unread`, the data sets of which no
@@ -89,7 +91,24 @@ def evaluate(
             answer[name] = [
                 {"name": other, **brief(compare(found, labels))} for other, found in others.items()
             ]
+    if card is not None:
+        _write_card(card, answer, settings.threshold)
     return answer
+
+
+def _write_card(path: Path, answer: dict[str, Any], threshold: float) -> None:
+    from importlib.metadata import version
+
+    from telemetry.pipeline.doors import utc_now
+    from telemetry.scoring import card
+    from telemetry.scoring.detectors import DETECTORS
+
+    text = card.card(answer, utc_now().date(), version("sekisho"), len(DETECTORS), threshold)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        why = (error.strerror or "input/output error").lower()
+        raise SettingsError(f"The card {path} cannot be written: {why}.") from None
 
 
 _Results = dict[str, dict[str, Sequence["ScoredEndpoint"]]]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from telemetry.errors import SettingsError
 from telemetry.records import Role, ScoredEndpoint
+from telemetry.samples.poorer import VIEWS
 from telemetry.scoring.evaluation import (
     DataSet,
     Label,
@@ -174,6 +175,30 @@ def test_the_command_reads_scores_and_compares(tmp_path: Path) -> None:
     assert again.json == found.json, "lakes that stay are not read again"
     shown = call("model", "evaluate", "--corpus", corpus, "--keep", kept)
     assert "False positives 0 of 43 harmless: 0.0 per 10,000" in shown.words
+
+
+def test_the_card_and_the_poorer_views_tell_the_same_of_what_is_read(tmp_path: Path) -> None:
+    corpus, card = _corpus(tmp_path / "corpus"), tmp_path / "CARD.md"
+    found = call(
+        "model", "evaluate", "--corpus", corpus, "--robustness", "--card", card, "--json"
+    ).json
+    views = {view.pop("name"): view for view in found["views"]}
+    assert list(views) == list(VIEWS)
+    same = {"c2": "1 of 1", "scanner": "1 of 1", "false_positives": "0 of 43"}
+    assert views["as read"] == same
+    assert views["one packet in 1,000"]["c2"] == "0 of 1"
+    field = {method.pop("name"): method for method in found["field"]}
+    assert field["NEMEA's thresholds"] == {**same, "c2": "0 of 1"}
+    assert field["RITA's formula"]["scanner"] == "0 of 1"
+    text = card.read_text()
+    for words in (
+        "| c2 | 1 of 1 | 1.0 |",
+        "| as read | 1 of 1 | 1 of 1 | 0 of 43 |",
+        "0.0 in 10,000",
+    ):
+        assert words in text, words
+    full = call("model", "evaluate", "--corpus", corpus, "--card", tmp_path / "no" / "CARD.md")
+    assert (full.code, "cannot be written: no such file" in full.words) == (2, True)
 
 
 def test_a_corpus_that_is_none_is_refused(tmp_path: Path) -> None:
