@@ -39,10 +39,10 @@ def card(
     roles = [
         {
             "role": role,
-            "found": f"{one['found']} of {one['positives']}",
+            "found": _of((one["found"], one["positives"])),
             "recall": one["recall"],
             "mean over sets": one["mean_recall_of_sets"],
-            "role right": one["right_role"],
+            "role right": f"{one['right_role']:,}",
             "average precision": one["average_precision"],
             **{f"{name} records": _of(one["found_by_records"].get(name)) for name in _RECORDS},
             **{f"precision at {b}": p for b, p in answer["precision"][role].items()},
@@ -50,7 +50,7 @@ def card(
         for role, one in answer["roles"].items()
     ]
     false = (
-        f"Of {answer['harmless']:,} harmless addresses {answer['false_positives']} are listed: "
+        f"Harmless addresses listed: {answer['false_positives']} of {answer['harmless']:,}, "
         f"{answer['per_10000']} in 10,000, at most {answer['per_10000_at_most']} (95 %, Clopper "
         "and Pearson). Precision is the least that this bound allows, where so many of all "
         "addresses are bad."
@@ -87,7 +87,7 @@ _RECORDS = ("1", "2-4", "5-19", "20+")
 
 
 def _of(counted: Sequence[int] | None) -> str:
-    return "{} of {}".format(*counted) if counted else ""
+    return "{:,} of {:,}".format(*counted) if counted else ""
 
 
 def _section(answer: Mapping[str, Any], name: str, title: str) -> str:

@@ -165,8 +165,10 @@ def evaluate(
 
 def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what `evaluate` says in a line: found of each role, and false positives."""
-    found = {role: f"{one['found']} of {one['positives']}" for role, one in facts["roles"].items()}
-    return {**found, "false_positives": f"{facts['false_positives']} of {facts['harmless']}"}
+    found = {
+        role: f"{one['found']:,} of {one['positives']:,}" for role, one in facts["roles"].items()
+    }
+    return {**found, "false_positives": f"{facts['false_positives']} of {facts['harmless']:,}"}
 
 
 _Pairs = Sequence[tuple[Label, ScoredEndpoint | None]]

@@ -243,3 +243,30 @@ def test_targets_in_the_readme_are_in_the_makefile() -> None:
 def test_links_in_the_readme_lead_somewhere() -> None:
     links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", _readme())
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_figures_of_the_readme_are_those_of_the_card() -> None:
+    text = (ROOT / "models" / "endpoint_risk" / "v1" / "CARD.md").read_text(encoding="utf-8")
+    card = {row["role"]: row for row in _table(text, "| role |")}
+    readme = {row["role"].split(",")[0]: row for row in _table(_readme(), "| role | found |")}
+    assert set(readme) == {"c2", "scanner", "bruteforce", "ddos"}
+    for role, row in readme.items():
+        assert row["found"].startswith(card[role]["found"]), role
+        parts = [card[role][f"{name} records"].split(" of ") for name in ("5-19", "20+")]
+        sums = [
+            sum(int(part[k].replace(",", "")) for part in parts if len(part) > 1) for k in (0, 1)
+        ]
+        assert row["with 5 or more records"] == "{:,} of {:,}".format(*sums), role
+        assert row["role right"] == card[role]["role right"], role
+    found = re.search(r"addresses listed: 1 of ([\d,]+), ([\d.]+) in .*?most ([\d.]+)", text)
+    assert found
+    harmless, rate, bound = found.groups()
+    assert f"Of {harmless} harmless endpoints one is listed: {rate} in 10,000, at most {bound}" in (
+        _readme()
+    )
+
+
+def _table(text: str, head: str) -> list[dict[str, str]]:
+    lines = text[text.index(head) :].split("\n\n")[0].splitlines()
+    names, _, *rows = ([cell.strip() for cell in line.strip("| ").split("|")] for line in lines)
+    return [dict(zip(names, row, strict=True)) for row in rows]
