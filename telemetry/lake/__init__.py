@@ -12,7 +12,7 @@ LAKE/
     lock              held by the one writer
 """
 
-from telemetry.lake.catalog import Catalog, connect, query
+from telemetry.lake.catalog import Catalog, connect, holding, query
 from telemetry.lake.purge import Purge
 from telemetry.lake.retention import Due, Erasure
 from telemetry.lake.store import Lake, SourceBatch
@@ -29,5 +29,6 @@ __all__ = [
     "SourceBatch",
     "StoredSource",
     "connect",
+    "holding",
     "query",
 ]

@@ -150,6 +150,20 @@ def work_connection(
     return connection
 
 
+@contextmanager
+def holding(records: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Opens a database in memory that holds these records and nothing else.
+
+    Args:
+        records: With the columns of `stored_records`.
+    """
+    with duckdb.connect(config=dict(CLOSED)) as connection:
+        connection.register("given", records)
+        connection.execute("CREATE TABLE stored_records AS FROM given").fetchall()
+        connection.unregister("given")
+        yield connection
+
+
 def _attach(path: Path, config: _Config) -> duckdb.DuckDBPyConnection:
     """Attaches the catalog to a database in memory.
 

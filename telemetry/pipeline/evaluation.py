@@ -120,20 +120,17 @@ WHERE peer_is_domestic AND opens AND NOT from_endpoint AND peer_sent
 
 def _score_otherwise(settings: Settings, name: str, views: _Results, field: _Results) -> None:
     """Scores a lake's records as poorer sources tell them, and by the methods of the field."""
-    import duckdb
     import numpy as np
 
     from telemetry.features import endpoint_features
-    from telemetry.lake import query
+    from telemetry.lake import holding, query
     from telemetry.samples.poorer import VIEWS
     from telemetry.scoring import nemea, rita
     from telemetry.scoring import score as judge
 
     records = query(settings.lake, "FROM stored_records", unselected=True)
     for view, poorer in VIEWS.items():
-        with duckdb.connect(config={"threads": 2}) as connection:
-            connection.register("given", poorer(records, np.random.default_rng(1)))
-            connection.execute("CREATE TABLE stored_records AS FROM given").fetchall()
+        with holding(poorer(records, np.random.default_rng(1))) as connection:
             features = endpoint_features(connection)
         views.setdefault(view, {})[name] = judge(features, settings.threshold)
         if view == "as read":
