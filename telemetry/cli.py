@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -102,7 +102,13 @@ def _no_option(_: Any, words: str | tuple[str, ...]) -> None:
     """Refuses misspelt options, which would pass for sources; only `-` is one."""
     for word in (words,) if isinstance(words, str) else words:
         if word.startswith("-") and word != "-":
-            raise ValueError(f"Unknown option: {word.partition('=')[0]}.")
+            from difflib import get_close_matches
+
+            given = word.partition("=")[0]
+            known = ["--json", *(f"--{f.name.replace('_', '-')}" for f in fields(Options))]
+            near = get_close_matches(given, known, 1)
+            hint = f"you may mean {near[0]}." if near else "--help names those there are."
+            raise SettingsError(f"Unknown option: {given}; {hint}")
 
 
 DEFAULTS = Options()

@@ -43,6 +43,7 @@ _STAGES = {
 _SHOWN = 3
 """Endpoints of each role shown on a terminal; files and --json hold them all."""
 _SHOWN_ROWS = 500
+_SHOWN_ITEMS = 3
 """Rows of an answer to a query; laying out more takes a terminal too long."""
 
 
@@ -262,7 +263,7 @@ def print_table(table: pa.Table, as_json: bool) -> None:
             print(_json(row))
         return
     rows = [
-        {name: "" if value is None else " ".join(str(value).split()) for name, value in row.items()}
+        {name: " ".join(_cell(value).split()) for name, value in row.items()}
         for row in table.slice(0, _SHOWN_ROWS).to_pylist()
     ]
     widths = {n: max(len(n), *(len(row[n]) for row in rows), 0) for n in table.column_names}
@@ -277,6 +278,18 @@ def print_table(table: pa.Table, as_json: bool) -> None:
             print()
     if len(table) > _SHOWN_ROWS:
         print(f"… and {len(table) - _SHOWN_ROWS:,} more rows; --json prints them all")
+
+
+def _cell(value: Any) -> str:
+    """Returns a value as a table shows it; of long lists only the beginning."""
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_cell(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        more = f"; … {len(value):,} in all" if len(value) > _SHOWN_ITEMS else ""
+        return "; ".join(map(_cell, value[:_SHOWN_ITEMS])) + more
+    return str(_plain(value) if isinstance(value, bytes) else value)
 
 
 def print_facts(title: str, facts: Mapping[str, Any], as_json: bool) -> None:
@@ -412,6 +425,8 @@ def _plain(value: Any) -> Any:
         return [_plain(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, datetime):
         return value.isoformat(timespec="microseconds") + "Z"
     return value

@@ -123,6 +123,13 @@ class Settings(BaseSettings):
         budget(value)
         return value
 
+    @field_validator("lake")
+    @classmethod
+    def _folder(cls, value: Path) -> Path:
+        if value.exists() and not value.is_dir():
+            raise ValueError(f"{value} is a file, not the folder of a lake; name another")
+        return value
+
     @field_validator("home", mode="before")
     @classmethod
     def _prefixes(cls, value: Any) -> Any:

@@ -29,6 +29,7 @@ from e2e import (
     count,
     environment,
     fixed_key,
+    sample_run,
     spawn,
     stored,
 )
@@ -443,7 +444,9 @@ def unread(monkeypatch) -> list[str]:
 
 
 REFUSED = {
-    "misspelt option": (["--lkae", "x"], {}, "Unknown option: --lkae"),
+    "misspelt option": (["--lkae", "x"], {}, "Unknown option: --lkae; you may mean --lake."),
+    "unlikely option": (["--quickly"], {}, "Unknown option: --quickly; --help names"),
+    "file as lake": (["--lake", "bad.toml"], {}, "not the folder of a lake"),
     "misspelt option with value": (["--thresold=0.5"], {}, "Unknown option: --thresold"),
     "option without value": (["--lake"], {}, "requires an argument"),
     "wrong kind of value": (["--threshold", "high"], {}, "unable to convert"),
@@ -602,7 +605,7 @@ def test_a_lake_below_a_file_is_refused():
         assert answer.code in (1, 2)
         assert is_one_sentence(answer)
     answer = call("ingest", good, "--lake", "file", "--key", key)
-    assert answer.code == 1 and is_one_sentence(answer)
+    assert answer.code == 2 and is_one_sentence(answer)
     assert Path("file").read_text() == "x"
 
 
@@ -867,3 +870,25 @@ def test_a_full_standard_output_is_one_sentence():
 def test_closed_streams_are_no_crash():
     answer = _into(">&- 2>&-", "homeland", "show")
     assert answer.code == 0
+
+
+def test_an_answer_shows_bytes_lists_and_records_as_people_and_programs_read_them() -> None:
+    lake = sample_run().settings.lake
+    sql = "SELECT '\\x01\\xFF'::BLOB AS b, [1, 2, 3, 4] AS l, {'a': 1, 'c': NULL} AS s"
+    shown = call("query", sql, "--lake", lake).out.splitlines()[1]
+    assert shown.split("  ") == ["01ff", "1; 2; 3; … 4 in all", "a 1, c"]
+    assert call("query", sql, "--lake", lake, "--json").json == {
+        "b": "01ff",
+        "l": [1, 2, 3, 4],
+        "s": {"a": 1, "c": None},
+    }
+
+
+@pytest.mark.parametrize(
+    ("sql", "hint"),
+    [("FROM score", 'Did you mean "scores"?'), ("SELECT endpont FROM scores", '"endpoint"')],
+)
+def test_a_name_that_is_nearly_right_is_hinted_at(sql: str, hint: str) -> None:
+    answer = call("query", sql, "--lake", sample_run().settings.lake)
+    assert answer.code == 2
+    assert hint in answer.err

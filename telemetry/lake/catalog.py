@@ -83,7 +83,7 @@ class Catalog:
                 raise Refused("Only one statement that reads is allowed; write a single SELECT.")
             return self._connection.sql(query, params=params).to_arrow_table()
         except duckdb.Error as error:
-            first_line = str(error).splitlines()[0]
+            first_line = _with_hint(str(error))
             raise Refused(f"The query cannot be answered, correct it: {first_line}") from None
 
     def _reads(self, query: str) -> bool:
@@ -148,6 +148,13 @@ def work_connection(
         ):
             connection.execute(statement).fetchall()
     return connection
+
+
+def _with_hint(message: str) -> str:
+    """Returns the first line of an error, and what DuckDB thinks was meant."""
+    first, *more = message.splitlines()
+    hints = [line for line in more if line.startswith(("Did you mean", "Candidate"))]
+    return " ".join([first, *hints[:1]])
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -60,6 +61,8 @@ def evaluate(
     from telemetry.scoring.evaluation import brief, read_labels, united
     from telemetry.scoring.evaluation import evaluate as compare
 
+    if card is not None and not os.access(card if card.exists() else card.parent, os.W_OK):
+        raise SettingsError(f"The card {card} cannot be written; name a file in a folder of yours.")
     sets: list[DataSet] = []
     labels: list[Label] = []
     for table in (corpus / LABELS, *more_labels):
