@@ -7,12 +7,9 @@ time-outs are left out, which finds more. A flood is told by its victim there, a
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from telemetry.records import Role, ScoredEndpoint
 from telemetry.scoring.scores import Scores
 
 PORTS = HOSTS = 50
@@ -37,20 +34,6 @@ def score(features: pa.Table) -> Scores:
         pc.greater_equal(features["most_ports_on_a_host"], PORTS),
         pc.greater_equal(features["widest_port_hosts"], HOSTS),
     )
-    return Scores.of(
-        _endpoint(address, "bruteforce" if guessed else "scanner", guessed or scanned, records)
-        for address, guessed, scanned, records in zip(
-            features["endpoint_ip"].to_pylist(),
-            guesses.to_pylist(),
-            scans.to_pylist(),
-            features["records"].to_pylist(),
-            strict=True,
-        )
-    )
-
-
-def _endpoint(address: str, role: Role, listed: bool, records: int) -> ScoredEndpoint:
-    never = datetime(1970, 1, 1)
-    return ScoredEndpoint(
-        address, float(listed), role, listed, 100 * listed, [], never, never, records
-    )
+    roles = pc.if_else(guesses, "bruteforce", "scanner")
+    reached = pc.cast(pc.or_(guesses, scans), pa.float64())
+    return Scores.by_method(features, reached.to_pylist(), roles.to_pylist(), 1.0)

@@ -8,7 +8,6 @@ sight, which is the same for all that is generated.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from telemetry.records import ScoredEndpoint
 from telemetry.scoring.scores import Scores
 
 DAY = 86_400
@@ -80,14 +78,7 @@ def of_lake(calls: pa.Table, features: pa.Table) -> Scores:
         days = int(starts[-1] // DAY) + 1
         found = score(starts, sizes, days, shares[row["endpoint_ip"]])
         best[row["endpoint_ip"]] = max(best[row["endpoint_ip"]], found)
-    never = datetime(1970, 1, 1)
-    records = features["records"].to_pylist()
-    return Scores.of(
-        ScoredEndpoint(
-            address, value, "c2", value >= LISTED, round(100 * value), [], never, never, number
-        )
-        for (address, value), number in zip(best.items(), records, strict=True)
-    )
+    return Scores.by_method(features, best.values(), ["c2"] * len(best), LISTED)
 
 
 def _day(moments: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64]) -> float:

@@ -43,6 +43,24 @@ class Scores(Sequence[ScoredEndpoint]):
         ]
         return cls(pa.Table.from_pylist(rows, schema=schema(Layer.SCORE)))
 
+    @classmethod
+    def by_method(
+        cls, features: pa.Table, scores: Iterable[float], roles: Iterable[str], threshold: float
+    ) -> Scores:
+        """Makes the scores of another method, which gives no reasons, in the features' order."""
+        rows, kind = features.num_rows, schema(Layer.SCORE)
+        values = pa.array(scores, pa.float64())
+        columns = {
+            "endpoint": features["endpoint_ip"],
+            "score": values,
+            "role": pa.array(roles, pa.string()),
+            "listed": pc.greater_equal(values, threshold),
+            "confidence": pc.cast(pc.round(pc.multiply(values, 100)), pa.int32()),
+            "reasons": pa.array([[]] * rows, kind.field("reasons").type),
+            **{name: features[name] for name in ("first_seen", "last_seen", "records")},
+        }
+        return cls(pa.table(columns).cast(kind))
+
     @property
     def listed(self) -> Scores:
         """Those on the list."""

@@ -258,6 +258,11 @@ def test_the_figures_of_the_readme_are_those_of_the_card() -> None:
         ]
         assert row["with 5 or more records"] == "{:,} of {:,}".format(*sums), role
         assert row["role right"] == card[role]["role right"], role
+    # What the README says of samples.
+    sampled = {row["name"]: row for row in _table(text, "| name | bruteforce")}["one packet in 10"]
+    guessers, of = map(int, sampled["bruteforce"].split(" of "))
+    assert 2 * guessers > of
+    assert all(sampled[role].startswith("0 of ") for role in ("c2", "ddos"))
     found = re.search(r"addresses listed: 1 of ([\d,]+), ([\d.]+) in .*?most ([\d.]+)", text)
     assert found
     harmless, rate, bound = found.groups()

@@ -13,6 +13,11 @@ def call(times: int, every: float, sent: int = 500) -> tuple[np.ndarray, np.ndar
     return np.arange(times) * every, np.full(times, sent)
 
 
+def times(rows: int) -> dict[str, pa.Array]:
+    moment = pa.array([0] * rows, pa.timestamp("us"))
+    return {"first_seen": moment, "last_seen": moment}
+
+
 def test_a_perfect_day_is_worth_one() -> None:
     assert rita.score(*call(1440, 60), days=1, prevalence=0.1) == pytest.approx(1.0)
 
@@ -64,7 +69,13 @@ def test_a_lake_is_scored_by_the_strongest_pair_that_a_host_opened() -> None:
     )
     names = ["198.51.100.1", "198.51.100.2", "198.51.100.3"]
     features = pa.table(
-        {"endpoint_ip": names, "hosts": [1, 1, 1], "all_hosts": [10] * 3, "records": [1440, 3, 1]}
+        {
+            "endpoint_ip": names,
+            "hosts": [1, 1, 1],
+            "all_hosts": [10] * 3,
+            "records": [1440, 3, 1],
+            **times(3),
+        }
     )
     found = {one.endpoint: one for one in rita.of_lake(calls, features)}
     assert found["198.51.100.1"].score == pytest.approx(1.0)
@@ -80,6 +91,7 @@ def test_thresholds_list_scans_and_guesses_and_nobody_else() -> None:
             "most_ports_on_a_host": [0, 0, 0, 50],
             "widest_port_hosts": [0, 49, 0, 0],
             "records": [30, 29, 400, 50],
+            **times(4),
         }
     )
     found = {one.endpoint: (one.role, one.listed) for one in nemea.score(features)}
