@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -10,8 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from telemetry.errors import SettingsError
-from telemetry.pipeline.doors import Progress
+from telemetry.errors import PrivacyError, SettingsError
+from telemetry.pipeline.doors import Progress, load_homeland
 from telemetry.pipeline.intake import ingest
 from telemetry.pipeline.results import score
 from telemetry.roles import needs
@@ -56,6 +57,7 @@ def evaluate(
 
     Raises:
         SettingsError: There are no labels, or they or what they name make no sense.
+        PrivacyError: A data set's name holds an address that is not foreign.
         SekishoError: See `ingest` and `score`.
     """
     from telemetry.scoring.evaluation import brief, read_labels, united
@@ -77,6 +79,8 @@ def evaluate(
     views: _Results = {}
     field: _Results = {}
     unread = []
+    for one in united(sets):
+        _refuse_domestic_name(_settings(settings, one, Path()), one.name)
     with ExitStack() as stack:
         lakes = keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         lakes.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -97,6 +101,22 @@ def evaluate(
     if card is not None:
         _write_card(card, answer, settings.threshold)
     return answer
+
+
+def _refuse_domestic_name(settings: Settings, name: str) -> None:
+    """A data set's name is that of a folder, and stands in what is printed and in the card."""
+    from telemetry.homeland import FOREIGN
+
+    homeland = load_homeland(settings)
+    for parts in re.findall(r"(?<!\d)\d{1,3}(?:[.-]\d{1,3}){3}(?!\d)", name):
+        try:
+            found = homeland.class_of_text(parts.replace("-", "."))
+        except SettingsError:  # four numbers that are no address
+            continue
+        if found != FOREIGN:
+            raise PrivacyError(
+                "A data set is named by an address at home; rename it in the labels."
+            )
 
 
 def _write_card(path: Path, answer: dict[str, Any], threshold: float) -> None:

@@ -202,6 +202,20 @@ def test_the_card_and_the_poorer_views_tell_the_same_of_what_is_read(tmp_path: P
     assert (full.code, "cannot be written; name a file" in full.words) == (2, True)
 
 
+@pytest.mark.parametrize("name", ["host-133.11.0.1", "10-3-11-101.pcap", "at-192.168.7.9-x"])
+def test_a_data_set_named_by_an_address_at_home_is_refused(tmp_path: Path, name: str) -> None:
+    corpus, card = _corpus(tmp_path / "corpus"), tmp_path / "CARD.md"
+    table = (corpus / "labels.csv").read_text()
+    (corpus / "labels.csv").write_text(table.replace("\nconn.log,", f"\n{name},"))
+    answer = call(
+        "model", "evaluate", "--corpus", corpus, "--keep", tmp_path / "kept", "--card", card
+    )
+    assert (answer.code, answer.out) == (2, "")
+    assert name not in answer.err
+    assert not card.exists()
+    assert not (tmp_path / "kept").exists()
+
+
 def test_a_corpus_that_is_none_is_refused(tmp_path: Path) -> None:
     nowhere = call("model", "evaluate", "--corpus", tmp_path)
     assert (nowhere.code, "cannot be read: no such file" in nowhere.words) == (2, True)
@@ -239,3 +253,10 @@ def test_beacons_are_counted_above_what_harmless_software_reaches() -> None:
         {"interval": 60, "beacons": 2, "listed": 1, "recall": 1.0, "rita": 0.5},
         {"interval": 300, "beacons": 1, "listed": 0, "recall": 0.0, "rita": 1.0},
     ]
+
+
+def test_four_numbers_that_are_no_address_may_name_a_data_set(tmp_path: Path) -> None:
+    corpus = _corpus(tmp_path / "corpus")
+    table = (corpus / "labels.csv").read_text()
+    (corpus / "labels.csv").write_text(table.replace("\nconn.log,", "\nrelease-999.0.0.1,"))
+    assert call("model", "evaluate", "--corpus", corpus, "--json").code == 0
