@@ -33,7 +33,7 @@ app = App(
     "communication and no content.",
     version=_version,
     suppress_keyboard_interrupt=False,  # told in `main`
-    help_epilogue="Exit code 0: done. 1: a run failed. 2: wrong usage, or refused.",
+    help_epilogue="Exit code 0: done. 1: a run failed. 2: wrong usage, or refused. 130: stopped.",
 )
 audit = App(name="audit", help="Verify, export and report the ledger; measure leakage; find leaks.")
 homeland = App(name="homeland", help="Show, check and refresh what counts as domestic.")
@@ -113,6 +113,7 @@ def _no_option(_: Any, words: str | tuple[str, ...]) -> None:
 
 DEFAULTS = Options()
 STOP_AGAIN = 0.5  # seconds
+STOPPED = 128 + signal.SIGINT  # as shells tell of a process that the signal ended
 Sources = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_no_option)]
 Json = Annotated[bool, Parameter(negative=())]
 
@@ -139,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (interrupted or isinstance(stop, KeyboardInterrupt)):
             raise
         print("sekisho: Stopped; nothing that was stored is lost.", file=sys.stderr)
-        return 1
+        return STOPPED
     finally:
         if interrupted:
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -366,7 +366,7 @@ def print_evaluation(answer: Mapping[str, Any], as_json: bool) -> None:
         ("field", "The same records, by the methods of the field"),
     ):
         if name in answer:
-            print(f"\n{title}:")
+            print(f"\n{title}; of those that left a record:")
             print_table(pa.Table.from_pylist(answer[name]), False)
     if answer["unread"]:
         print(f"Not read, and so not found: {', '.join(answer['unread'])}.")

@@ -25,9 +25,19 @@ counted AS (
         count(*) FILTER (needs_answer AND sampling_rate = 1) AS exchanges,
         count(*) FILTER (
             needs_answer AND sampling_rate = 1 AND endpoint_sent AND peer_sent
-        ) AS exchanges_both_ways
+        ) AS exchanges_both_ways,
+        -- Of samples, single records show one side mostly; both sides of conversations that go
+        -- on are sampled alike.
+        count(*) FILTER (sampling_rate > 1 AND protocol = 6 AND endpoint_tcp_flags & 22 = 16)
+            AS endpoints_sampled,
+        count(*) FILTER (sampling_rate > 1 AND protocol = 6 AND peer_tcp_flags & 22 = 16)
+            AS peers_sampled
     FROM judged
     GROUP BY sensor
 )
-SELECT *, exchanges >= 20 AND exchanges_both_ways >= 0.95 * exchanges AS tells_silence
+SELECT
+    *,
+    exchanges >= 20 AND exchanges_both_ways >= 0.95 * exchanges AS tells_silence,
+    -- Who downloads sends an acknowledgement for every two packets, some for ten.
+    peers_sampled >= 20 AND peers_sampled >= 0.1 * endpoints_sampled AS samples_both_ways
 FROM counted

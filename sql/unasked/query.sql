@@ -13,9 +13,9 @@ contact AS (
             -- Of one side alone, an answer that no data follow tells at least that the call was
             -- not meant: forged, or a scan from inside.
             WHEN protocol = 6 AND NOT peer_sent
-                AND (peer_silent OR (sampling_rate = 1 AND NOT endpoint_spoke))
+                AND (peer_silent OR NOT endpoint_spoke)
                 AND (endpoint_tcp_flags & 18 = 18 OR endpoint_tcp_flags & 6 = 4) THEN 'reflected'
-            WHEN protocol = 6 AND peer_silent THEN 'tcp'
+            WHEN protocol = 6 AND unanswered THEN 'tcp'
             -- Crowds of large answers tell by themselves, even where calls would not be seen: a
             -- resolver gets crowds of answers too, but small ones, up to 512 bytes without
             -- extensions (RFC 1035). Clocks answer with 76 bytes.
@@ -25,11 +25,19 @@ contact AS (
             -- Small answers from many to one port are no resolver's, which changes its ports.
             WHEN protocol = 17 AND NOT peer_sent AND theirs.port IS NOT NULL
                 AND ours.port IS NULL THEN 'answers'
-            WHEN protocol = 17 AND peer_silent THEN 'udp'
+            WHEN protocol = 17 AND unanswered THEN 'udp'
         END AS kind,
+        sampling_rate > 1 AS sampled,
         endpoint_packets,
         endpoint_bytes
-    FROM contacts
+    FROM (
+        -- Of samples, `onsets` tells whether many such calls together were answered.
+        SELECT
+            contacts.*,
+            peer_silent OR (sampling_rate > 1 AND samples_both_ways AND NOT peer_sent) AS unanswered
+        FROM contacts
+        JOIN (SELECT sensor, samples_both_ways FROM sensors) USING (sensor)
+    ) AS contacts
     LEFT JOIN amplifiers AS theirs ON theirs.port = contacts.endpoint_port
     LEFT JOIN amplifiers AS ours ON ours.port = contacts.peer_port
     WHERE opens AND endpoint_sent
@@ -40,6 +48,7 @@ SELECT
     kind,
     begun,
     if(kind = 'answers', peer_port, NULL) AS port,
+    bool_and(sampled) AS is_sampled,
     min(peer_port) AS least_port,
     sum(endpoint_packets)::BIGINT AS packets,
     sum(endpoint_bytes)::BIGINT AS bytes

@@ -91,7 +91,8 @@ def _of(counted: Sequence[int] | None) -> str:
 
 
 def _section(answer: Mapping[str, Any], name: str, title: str) -> str:
-    return f"## {title}\n\n{_table(answer[name])}" if name in answer else ""
+    counted = "Found, and listed of the harmless, of those that left a record."
+    return f"## {title}\n\n{counted}\n\n{_table(answer[name])}" if name in answer else ""
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -151,6 +151,7 @@ def evaluate(
     return {
         "roles": roles,
         "harmless": len(harmless),
+        "harmless_seen": sum(found is not None for _, found in harmless),
         "false_positives": false,
         "per_10000": None if rate is None else round(1e4 * rate, 1),
         "per_10000_at_most": round(1e4 * at_most, 1),
@@ -164,11 +165,13 @@ def evaluate(
 
 
 def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what `evaluate` says in a line: found of each role, and false positives."""
-    found = {
-        role: f"{one['found']:,} of {one['positives']:,}" for role, one in facts["roles"].items()
-    }
-    return {**found, "false_positives": f"{facts['false_positives']} of {facts['harmless']:,}"}
+    """Returns what `evaluate` says in a line: found of each role, and false positives.
+
+    Counted are addresses that left a record: of samples and of one direction, many leave none.
+    """
+    found = {role: f"{one['found']:,} of {one['seen']:,}" for role, one in facts["roles"].items()}
+    false = f"{facts['false_positives']} of {facts['harmless_seen']:,}"
+    return {**found, "false_positives": false}
 
 
 _Pairs = Sequence[tuple[Label, ScoredEndpoint | None]]
@@ -188,6 +191,7 @@ def _role(role: str, bad: _Pairs, harmless: _Pairs) -> dict[str, Any]:
             counted[1] += 1
     return {
         "positives": len(ours),
+        "seen": sum(one is not None for _, one in ours),
         "found": len(found),
         "recall": round(len(found) / len(ours), 4),
         "mean_recall_of_sets": round(

@@ -114,7 +114,7 @@ def test_an_interrupt_is_one_sentence(tmp_path: Path, after: float) -> None:
     time.sleep(after)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert err == b"sekisho: Stopped; nothing that was stored is lost.\n"
     assert call("audit", "verify", "--lake", lake).code == 0
     assert call("ingest", CAPTURES / "rawip.pcap", "--lake", lake, "--key", key).code == 0
@@ -125,7 +125,7 @@ def test_an_interrupt_that_a_library_swallows_is_said_again(tmp_path: Path) -> N
     assert process.stdout and process.stdout.readline() == b"on\n"
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert err == b"sekisho: Stopped; nothing that was stored is lost.\n"
 
 

@@ -292,6 +292,40 @@ def test_reflected_handshakes_in_a_crowd_are_listed() -> None:
     assert roles == {"reflector"}
 
 
+def test_a_crowd_that_is_only_sampled_is_listed_unless_its_host_is_seen_to_answer() -> None:
+    def samples(begin: int, number: int, sender: str) -> Rows:
+        """Single datagrams between others and a host, each one packet in a hundred."""
+        side = {"port": 4433, "packets": 1, "bytes": 1200}
+        for n in range(begin, begin + number):
+            other = {"ip": f"198.51.{n // 200}.{n % 200}", "port": 40000}
+            sides = {"endpoint": {**other, "unknown": True}, "peer": {"host": "a", "port": 4433}}
+            if sender == "endpoint":
+                sides["endpoint"] = {**other, **side, "at": n / 100}
+                sides["peer"]["unknown"] = True
+            else:
+                sides["peer"] |= {**side, "at": n / 100}
+            yield {**sides, "protocol": "udp", "exported": True, "sampling_rate": 100}
+
+    def listed(rows: Rows) -> set[str]:
+        with connect(rows) as connection:
+            found = score(endpoint_features(connection), THRESHOLD)
+        return {e.role for e in found if e.endpoint.startswith("198.51.") and e.listed}
+
+    talk = {
+        "endpoint": {"ip": "192.0.2.1", "port": 443, "unknown": True},
+        "peer": {"host": "z", "port": 4000, "flags": "A", "packets": 1, "bytes": 52, "at": 900},
+        "repeat": {"times": 20, "every": 60},
+        "exported": True,
+        "sampling_rate": 100,
+    }
+    crowd = [*samples(0, 300, "endpoint")]
+    assert listed([*crowd, talk]) == {"ddos"}
+    # A popular site has as many visitors, and its answers are sampled too.
+    assert listed([*crowd, *samples(300, 300, "peer"), talk]) == set()
+    # Where answers take another way, none could be seen.
+    assert listed(crowd) == set()
+
+
 def test_a_flood_from_one_source_is_listed() -> None:
     flood = {
         "endpoint": {
