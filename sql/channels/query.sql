@@ -1,13 +1,20 @@
-WITH connections AS (
+WITH named AS (
     SELECT
-        endpoint_ip,
-        peer,
-        protocol,
-        service_port,
+        channel,
+        any_value(endpoint_ip) AS endpoint_ip,
+        any_value(peer) AS peer,
+        any_value(protocol) AS protocol,
+        any_value(service_port) AS service_port,
+        any_value(peer_is_domestic) AS peer_is_domestic
+    FROM contacts
+    GROUP BY channel
+),
+connections AS (
+    SELECT
+        channel,
         opened_at,
         endpoint_port,
         peer_port,
-        any_value(peer_is_domestic) AS peer_is_domestic,
         bool_or(from_endpoint) AS from_endpoint,
         bool_or(endpoint_sent) AND bool_or(peer_sent) AS two_way,
         bool_or(peer_sent) AS peer_sent,
@@ -27,11 +34,7 @@ WITH connections AS (
 ),
 totals AS (
     SELECT
-        endpoint_ip,
-        peer,
-        protocol,
-        service_port,
-        any_value(peer_is_domestic) AS peer_is_domestic,
+        channel,
         min(first_seen) AS first_seen,
         max(last_seen) AS last_seen,
         count(*) AS connections,
@@ -51,14 +54,10 @@ totals AS (
     FROM connections
     GROUP BY ALL
 ),
--- What takes long to find out is trivial for channels of one connection, which most are. A
--- channel that only shares its hash with another is looked at too.
+-- What takes long to find out is trivial for channels of one connection, which most are.
 several AS (
     SELECT
-        endpoint_ip,
-        peer,
-        protocol,
-        service_port,
+        channel,
         count(DISTINCT epoch_us(first_seen) // 1000000)
             FILTER (NOT from_endpoint AND peer_sent AND in_vain) AS failed_seconds,
         median(duration_us) FILTER (two_way AND NOT refused) / 1e6 AS duration_median_s,
@@ -68,21 +67,13 @@ several AS (
         mad(endpoint_bytes) FILTER (two_way AND NOT refused) AS endpoint_bytes_mad,
         count(DISTINCT epoch_us(first_seen) // 3600000000) AS hours_active
     FROM connections
-    WHERE hash(endpoint_ip, peer, protocol, service_port) IN (
-        SELECT hash(endpoint_ip, peer, protocol, service_port) AS channel
-        FROM connections
-        GROUP BY channel
-        HAVING count(*) > 1
-    )
-    GROUP BY ALL
+    WHERE channel IN (SELECT channel FROM totals WHERE connections > 1)
+    GROUP BY channel
 ),
 heard AS (
     -- There is one row of each series, if any.
     SELECT
-        endpoint_ip,
-        peer,
-        protocol,
-        service_port,
+        channel,
         max(resolution_s) AS resolution_s,
         any_value(gaps) FILTER (series = 'start') AS start_gaps,
         any_value(median_s) FILTER (series = 'start') AS start_median_s,
@@ -103,7 +94,7 @@ heard AS (
         any_value(near_share) FILTER (series = 'start_in') AS start_in_near_share,
         any_value(regularity) FILTER (series = 'start_in') AS start_in_regularity
     FROM rhythms
-    GROUP BY ALL
+    GROUP BY channel
 ),
 measured AS (
     SELECT
@@ -116,16 +107,15 @@ measured AS (
         coalesce(v.endpoint_bytes_mad, 0) AS endpoint_bytes_mad,
         coalesce(v.hours_active, 1) AS hours_active
     FROM totals AS t
-    LEFT JOIN several AS v
-        ON v.endpoint_ip = t.endpoint_ip AND v.peer = t.peer AND v.protocol = t.protocol
-        AND v.service_port IS NOT DISTINCT FROM t.service_port
+    LEFT JOIN several AS v ON v.channel = t.channel
 )
 SELECT
-    t.endpoint_ip,
-    t.peer,
-    t.peer_is_domestic,
-    t.protocol,
-    t.service_port,
+    t.channel,
+    n.endpoint_ip,
+    n.peer,
+    n.peer_is_domestic,
+    n.protocol,
+    n.service_port,
     coalesce(s.kind, 'other') AS service_kind,
     t.first_seen,
     t.last_seen,
@@ -168,7 +158,6 @@ SELECT
     h.start_in_near_share,
     coalesce(h.start_in_regularity, 0) AS start_in_regularity
 FROM measured AS t
-LEFT JOIN services AS s ON s.protocol = t.protocol AND s.port = t.service_port
-LEFT JOIN heard AS h
-    ON h.endpoint_ip = t.endpoint_ip AND h.peer = t.peer AND h.protocol = t.protocol
-    AND h.service_port IS NOT DISTINCT FROM t.service_port
+JOIN named AS n ON n.channel = t.channel
+LEFT JOIN services AS s ON s.protocol = n.protocol AND s.port = n.service_port
+LEFT JOIN heard AS h ON h.channel = t.channel

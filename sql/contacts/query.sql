@@ -156,6 +156,9 @@ opened AS (
 )
 SELECT
     * EXCLUDE (from_endpoint, opens, opened_at),
+    -- Numbers are sorted and joined faster than names. Of a hundred thousand channels two share
+    -- theirs once in three thousand million times.
+    hash(endpoint_ip, peer, protocol, service_port) AS channel,
     NOT (endpoint_sent OR endpoint_silent) OR NOT (peer_sent OR peer_silent) AS half_seen,
     CASE
         WHEN endpoint_payload_bytes IS NOT NULL THEN endpoint_payload_bytes > 0

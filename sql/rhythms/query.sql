@@ -4,23 +4,26 @@
 --             only where both sides spoke, as an unanswered SYN repeats by itself
 --   start_in  a connection opened by the endpoint
 WITH busy AS (
-    -- A series needs four moments, and most channels have fewer. Two that only share the hash
-    -- are both looked at.
-    SELECT hash(endpoint_ip, peer, protocol, service_port) AS channel
+    -- A series needs four moments, and most channels have fewer.
+    SELECT
+        channel,
+        any_value(endpoint_ip) AS endpoint_ip,
+        any_value(peer) AS peer,
+        any_value(protocol) AS protocol,
+        any_value(service_port) AS service_port
     FROM contacts
     GROUP BY channel
     HAVING sum(coalesce(len(endpoint_burst_starts), 1) + coalesce(len(peer_burst_starts), 1)) >= 4
 ),
 heard AS MATERIALIZED (
     SELECT
-        endpoint_ip, peer, protocol, service_port, endpoint_port, peer_port, opened_at,
-        first_seen, opens, from_endpoint,
+        channel, endpoint_port, peer_port, opened_at, first_seen, opens, from_endpoint,
         endpoint_sent, endpoint_first, endpoint_last, endpoint_burst_starts, endpoint_burst_ends,
         peer_sent, peer_first, peer_last, peer_burst_starts, peer_burst_ends,
         endpoint_spoke, sure_pause_s, sampling_rate,
         coalesce(endpoint_packets, 0) + coalesce(peer_packets, 0) AS packets
     FROM contacts
-    WHERE hash(endpoint_ip, peer, protocol, service_port) IN (FROM busy)
+    WHERE channel IN (SELECT channel FROM busy)
 ),
 talked AS (
     SELECT
@@ -35,50 +38,65 @@ talked AS (
 ),
 talk AS (
     SELECT
-        endpoint_ip, peer, protocol, service_port, endpoint_port, peer_port, opened_at,
-        sure_pause_s,
+        channel, endpoint_port, peer_port, opened_at, sure_pause_s,
         least(endpoint_first, peer_first) AS begun,
         greatest(endpoint_last, peer_last) AS ended
     FROM talked
     WHERE is_one
     UNION ALL
     SELECT
-        endpoint_ip, peer, protocol, service_port, endpoint_port, peer_port, opened_at,
-        sure_pause_s,
+        channel, endpoint_port, peer_port, opened_at, sure_pause_s,
         unnest(coalesce(endpoint_burst_starts, [endpoint_first])),
         unnest(coalesce(endpoint_burst_ends, [endpoint_last]))
     FROM talked
     WHERE is_one IS NOT true AND endpoint_first IS NOT NULL
     UNION ALL
     SELECT
-        endpoint_ip, peer, protocol, service_port, endpoint_port, peer_port, opened_at,
-        sure_pause_s,
+        channel, endpoint_port, peer_port, opened_at, sure_pause_s,
         unnest(coalesce(peer_burst_starts, [peer_first])),
         unnest(coalesce(peer_burst_ends, [peer_last]))
     FROM talked
     WHERE is_one IS NOT true AND peer_first IS NOT NULL
 ),
-stretches AS (
+several AS (
+    SELECT hash(channel, endpoint_port, peer_port, opened_at) AS connection
+    FROM talk
+    GROUP BY connection
+    HAVING count(*) > 1
+),
+-- What is parted from what came before in its connection; most connections are one stretch.
+parted AS (
     SELECT
         *,
-        max(ended) OVER (
-            PARTITION BY endpoint_ip, peer, protocol, service_port
-            ORDER BY begun, ended
-            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-        ) AS silent_since,
         -- An exporter cuts a connection that goes on at its active timeout, and the next
         -- packet begins a new record: a silence shorter than its timeouts ask for is such a
         -- cut. Where they are not told, one shorter than the stretch before it may be.
         max(epoch_us(ended) + coalesce(sure_pause_s * 1000000, epoch_us(ended - begun))) OVER (
-            PARTITION BY
-                endpoint_ip, peer, protocol, service_port, endpoint_port, peer_port, opened_at
+            PARTITION BY channel, endpoint_port, peer_port, opened_at
             ORDER BY begun, ended
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ) AS cut_until
     FROM talk
+    WHERE hash(channel, endpoint_port, peer_port, opened_at) IN (FROM several)
+    UNION ALL
+    SELECT *, NULL
+    FROM talk
+    WHERE hash(channel, endpoint_port, peer_port, opened_at) NOT IN (FROM several)
+),
+stretches AS (
+    SELECT
+        channel,
+        begun,
+        cut_until,
+        max(ended) OVER (
+            PARTITION BY channel
+            ORDER BY begun, ended
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS silent_since
+    FROM parted
 ),
 moments AS (
-    SELECT endpoint_ip, peer, protocol, service_port, 'beat' AS series, begun AS moment
+    SELECT channel, 'beat' AS series, begun AS moment
     FROM stretches
     WHERE silent_since IS NULL
         OR (
@@ -86,10 +104,7 @@ moments AS (
             AND (cut_until IS NULL OR epoch_us(begun) >= cut_until)
         )
     UNION ALL
-    SELECT
-        endpoint_ip, peer, protocol, service_port,
-        if(from_endpoint, 'start_in', 'start'),
-        first_seen
+    SELECT channel, if(from_endpoint, 'start_in', 'start'), first_seen
     FROM heard
     -- Answers to calls that the host never made are the echo of forged packets.
     WHERE opens AND (from_endpoint OR peer_sent OR endpoint_spoke)
@@ -100,13 +115,14 @@ spaced AS (
     SELECT
         *,
         epoch_us(moment - lag(moment) OVER (
-            PARTITION BY endpoint_ip, peer, protocol, service_port, series ORDER BY moment
+            PARTITION BY channel, series ORDER BY moment
         )) / 1e6 AS gap_s
     FROM moments
 ),
 gathered AS (
     SELECT
-        endpoint_ip, peer, protocol, service_port, series,
+        channel,
+        series,
         -- Connections opened together are one moment.
         list(gap_s ORDER BY gap_s) FILTER (gap_s >= 1) AS gaps,
         epoch_us(max(moment) - min(moment)) / 1e6 AS span_s,
@@ -143,6 +159,7 @@ judged AS (
     FROM measured
 )
 SELECT
+    channel,
     endpoint_ip,
     peer,
     protocol,
@@ -163,3 +180,4 @@ SELECT
     least(1, greatest(0, (bits - 6) / 14)) * least(1, greatest(0, (near_share - 0.5) / 0.25))
         AS regularity
 FROM judged
+JOIN busy USING (channel)

@@ -1,7 +1,6 @@
 WITH lines AS MATERIALIZED (
     SELECT
         *,
-        row_number() OVER () AS line,
         greatest(start_regularity, beat_regularity, start_in_regularity) AS regularity,
         CASE
             WHEN start_regularity >= greatest(beat_regularity, start_in_regularity)
@@ -60,20 +59,20 @@ chosen AS (
     SELECT
         endpoint_ip,
         count(*) FILTER (regularity >= 0.5) AS rhythm_channels,
-        arg_min(line, row(
+        arg_min(channel, row(
             service_kind IN ('clock', 'name'), -regularity, -connections,
             first_seen, last_seen, protocol, service_port, peer
-        )) AS rhythm_line,
-        arg_min(line, row(
+        )) AS rhythm_channel,
+        arg_min(channel, row(
             if(protocol = 6, -failed_seconds, 0), -failed,
             first_seen, last_seen, protocol, service_port, peer
-        )) AS retry_line,
-        arg_min(line, row(
+        )) AS retry_channel,
+        arg_min(channel, row(
             NOT (protocol = 6 AND opened_by_endpoint = 0),
             service_kind NOT IN ('other', 'rat'),
             -longest_s,
             first_seen, last_seen, protocol, service_port, peer
-        )) AS talk_line
+        )) AS talk_channel
     FROM lines
     GROUP BY endpoint_ip
 )
@@ -150,9 +149,9 @@ SELECT
     talk.endpoint_bytes AS talk_endpoint_bytes,
     talk.peer_bytes AS talk_peer_bytes
 FROM chosen
-JOIN lines AS rhythm ON rhythm.line = chosen.rhythm_line
-JOIN lines AS retry ON retry.line = chosen.retry_line
-JOIN lines AS talk ON talk.line = chosen.talk_line
+JOIN lines AS rhythm ON rhythm.channel = chosen.rhythm_channel
+JOIN lines AS retry ON retry.channel = chosen.retry_channel
+JOIN lines AS talk ON talk.channel = chosen.talk_channel
 LEFT JOIN logins AS l ON l.endpoint_ip = chosen.endpoint_ip
 LEFT JOIN mails AS m ON m.endpoint_ip = chosen.endpoint_ip
 LEFT JOIN uploads AS u ON u.endpoint_ip = chosen.endpoint_ip
