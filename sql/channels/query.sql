@@ -16,7 +16,7 @@ connections AS (
         endpoint_port,
         peer_port,
         bool_or(from_endpoint) AS from_endpoint,
-        bool_or(endpoint_sent) AND bool_or(peer_sent) AS two_way,
+        bool_or(conversed) OR (bool_or(endpoint_sent) AND bool_or(peer_sent)) AS two_way,
         bool_or(peer_sent) AS peer_sent,
         bool_and(endpoint_silent) OR bool_or(conn_state = 'REJ') AS in_vain,
         bool_or(conn_state = 'REJ') AS refused,

@@ -16,7 +16,7 @@ WITH seen AS (
             WHEN coalesce(endpoint_min_bytes, peer_min_bytes) IS NOT NULL THEN 1
         END AS sure_pause_s
     FROM records
-    JOIN (SELECT sensor, tells_silence FROM sensors) USING (sensor)
+    JOIN (SELECT sensor, tells_silence, both_ways FROM sensors) USING (sensor)
 ),
 ends AS (
     SELECT
@@ -58,7 +58,8 @@ ends AS (
         endpoint_silent,
         peer_silent,
         sampling_rate,
-        sure_pause_s
+        sure_pause_s,
+        both_ways
     FROM seen
     UNION ALL
     SELECT
@@ -100,7 +101,8 @@ ends AS (
         peer_silent,
         endpoint_silent,
         sampling_rate,
-        sure_pause_s
+        sure_pause_s,
+        both_ways
     FROM seen
     WHERE peer_ip IS NOT NULL
 ),
@@ -153,22 +155,46 @@ opened AS (
     SELECT * EXCLUDE (from_endpoint, ports_hash), from_endpoint, true, first_seen
     FROM keyed
     WHERE ports_hash NOT IN (FROM repeated)
+),
+told AS (
+    SELECT
+        *,
+        NOT (endpoint_sent OR endpoint_silent) OR NOT (peer_sent OR peer_silent) AS half_seen,
+        CASE
+            WHEN endpoint_payload_bytes IS NOT NULL THEN endpoint_payload_bytes > 0
+            -- Headers of IPv4 and TCP take 60 bytes at most without rare options, and a call
+            -- without data six packets.
+            WHEN protocol = 6
+                THEN coalesce(endpoint_packets > 6 OR endpoint_bytes > 60 * endpoint_packets, true)
+            ELSE true
+        END AS endpoint_spoke
+    FROM opened
 )
 SELECT
-    * EXCLUDE (from_endpoint, opens, opened_at),
+    * EXCLUDE (from_endpoint, opens, opened_at, both_ways),
     -- Numbers are sorted and joined faster than names. Of a hundred thousand channels two share
     -- theirs once in three thousand million times.
     hash(endpoint_ip, peer, protocol, service_port) AS channel,
-    NOT (endpoint_sent OR endpoint_silent) OR NOT (peer_sent OR peer_silent) AS half_seen,
-    CASE
-        WHEN endpoint_payload_bytes IS NOT NULL THEN endpoint_payload_bytes > 0
-        -- Headers of IPv4 and TCP take 60 bytes at most without rare options, and a call
-        -- without data six packets.
-        WHEN protocol = 6
-            THEN coalesce(endpoint_packets > 6 OR endpoint_bytes > 60 * endpoint_packets, true)
-        ELSE true
-    END AS endpoint_spoke,
+    (endpoint_sent AND peer_sent)
+        -- Where the other direction takes another way: whoever shook hands and went on to send
+        -- data was answered. A flood of forged segments does not do both on the same ports.
+        OR (
+            protocol = 6
+            AND (half_seen OR NOT both_ways)
+            AND (
+                coalesce(
+                    endpoint_tcp_flags & 18 = 18 AND endpoint_packets >= 4
+                        AND endpoint_bytes > 60 * endpoint_packets,
+                    false
+                )
+                OR coalesce(
+                    peer_tcp_flags & 18 = 18 AND peer_packets >= 4
+                        AND peer_bytes > 60 * peer_packets,
+                    false
+                )
+            )
+        ) AS conversed,
     from_endpoint,
     opens,
     opened_at
-FROM opened
+FROM told

@@ -19,7 +19,7 @@ logins AS (
         count(*) AS hosts,
         max(spoken) AS sessions_per_host,
         median(duration_median_s) AS duration_s,
-        median(peer_bytes_dispersion) AS dispersion,
+        coalesce(median(peer_bytes_dispersion), median(endpoint_bytes_dispersion)) AS dispersion,
         epoch_us(max(last_seen) - min(first_seen)) / 1e6 AS span_s
     FROM lines
     WHERE service_kind = 'login' AND opened_by_endpoint * 2 > connections AND spoken > 0
