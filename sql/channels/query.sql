@@ -80,18 +80,21 @@ heard AS (
         any_value(mad_s) FILTER (series = 'start') AS start_mad_s,
         any_value(skew) FILTER (series = 'start') AS start_skew,
         any_value(near_share) FILTER (series = 'start') AS start_near_share,
+        any_value(bits) FILTER (series = 'start') AS start_bits,
         any_value(regularity) FILTER (series = 'start') AS start_regularity,
         any_value(gaps) FILTER (series = 'beat') AS beat_gaps,
         any_value(median_s) FILTER (series = 'beat') AS beat_median_s,
         any_value(mad_s) FILTER (series = 'beat') AS beat_mad_s,
         any_value(skew) FILTER (series = 'beat') AS beat_skew,
         any_value(near_share) FILTER (series = 'beat') AS beat_near_share,
+        any_value(bits) FILTER (series = 'beat') AS beat_bits,
         any_value(regularity) FILTER (series = 'beat') AS beat_regularity,
         any_value(gaps) FILTER (series = 'start_in') AS start_in_gaps,
         any_value(median_s) FILTER (series = 'start_in') AS start_in_median_s,
         any_value(mad_s) FILTER (series = 'start_in') AS start_in_mad_s,
         any_value(skew) FILTER (series = 'start_in') AS start_in_skew,
         any_value(near_share) FILTER (series = 'start_in') AS start_in_near_share,
+        any_value(bits) FILTER (series = 'start_in') AS start_in_bits,
         any_value(regularity) FILTER (series = 'start_in') AS start_in_regularity
     FROM rhythms
     GROUP BY channel
@@ -144,18 +147,21 @@ SELECT
     h.start_mad_s,
     h.start_skew,
     h.start_near_share,
+    coalesce(h.start_bits, 0) AS start_bits,
     coalesce(h.start_regularity, 0) AS start_regularity,
     h.beat_gaps,
     h.beat_median_s,
     h.beat_mad_s,
     h.beat_skew,
     h.beat_near_share,
+    coalesce(h.beat_bits, 0) AS beat_bits,
     coalesce(h.beat_regularity, 0) AS beat_regularity,
     h.start_in_gaps,
     h.start_in_median_s,
     h.start_in_mad_s,
     h.start_in_skew,
     h.start_in_near_share,
+    coalesce(h.start_in_bits, 0) AS start_in_bits,
     coalesce(h.start_in_regularity, 0) AS start_in_regularity
 FROM measured AS t
 JOIN named AS n ON n.channel = t.channel

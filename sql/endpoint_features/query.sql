@@ -1,5 +1,8 @@
 WITH population AS (
-    SELECT count(*) AS all_hosts FROM hosts WHERE peer_is_domestic AND is_active
+    SELECT
+        count(*) FILTER (peer_is_domestic AND is_active) AS all_hosts,
+        coalesce(sum(series), 0)::BIGINT AS all_series
+    FROM hosts
 ),
 onset AS (
     SELECT
@@ -19,6 +22,7 @@ SELECT
     p.*,
     c.* EXCLUDE (endpoint_ip, rhythm_peer, retry_peer, talk_peer),
     population.all_hosts,
+    population.all_series,
     coalesce(d.bytes, 0) AS download_bytes,
     coalesce(d.service_port, 0) AS download_port,
     coalesce(d.before_s, 0) AS download_before_s,

@@ -153,9 +153,12 @@ judged AS (
         -- narrower band adds the logarithm of how much narrower. Clocks are not believed
         -- below one in a hundred, nor below what rounding to seconds hides: the difference of
         -- two rounded times has a MAD of 0.29 of the unit.
+        -- Gaps below a second were left out, and what is left of chance begins there.
         (n - 1) * greatest(0, log2(
-            0.69 / greatest(greatest(mad_s, 0.29 * resolution_s) / nullif(median_s, 0), 0.01)
-        )) AS bits
+            0.69 / greatest(
+                greatest(mad_s, 0.29 * resolution_s) / greatest(median_s - 1, 0.001), 0.01
+            )
+                )) AS bits
     FROM measured
 )
 SELECT

@@ -103,6 +103,11 @@ SELECT
     rhythm.opened_by_endpoint AS rhythm_opened_by_endpoint,
     rhythm.regularity AS rhythm_regularity,
     CASE rhythm.series
+        WHEN 'start' THEN rhythm.start_bits
+        WHEN 'beat' THEN rhythm.beat_bits
+        ELSE rhythm.start_in_bits
+    END AS rhythm_bits,
+    CASE rhythm.series
         WHEN 'start' THEN rhythm.start_gaps
         WHEN 'beat' THEN rhythm.beat_gaps
         ELSE rhythm.start_in_gaps

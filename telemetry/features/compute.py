@@ -402,11 +402,10 @@ def _parts(connection: Connection, rows: int, both: int) -> list[_Part]:
 def _ranges(connection: Connection, bucket: int, size: int, rows: int) -> list[str]:
     """Parts a bucket by address, as its files are sorted: a part need not read the others' rows."""
     share = -(-size // -(-size // rows))
+    counted = f"SELECT endpoint_addr, count(*) AS n FROM {BASE} WHERE bucket = {bucket} GROUP BY 1"
+    shares = f"SELECT endpoint_addr, (sum(n) OVER (ORDER BY endpoint_addr) - 1) // {share} AS share"
     ends = connection.sql(
-        f"SELECT hex(max(endpoint_addr)) FROM ("
-        f"SELECT endpoint_addr, (sum(n) OVER (ORDER BY endpoint_addr) - 1) // {share} AS share "
-        f"FROM (SELECT endpoint_addr, count(*) AS n FROM {BASE} WHERE bucket = {bucket} GROUP BY ALL)"
-        f") GROUP BY share ORDER BY share"
+        f"SELECT hex(max(endpoint_addr)) FROM ({shares} FROM ({counted})) GROUP BY share ORDER BY 1"
     ).fetchall()
     ranges = []
     above = ""

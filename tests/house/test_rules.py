@@ -258,11 +258,25 @@ def test_the_figures_of_the_readme_are_those_of_the_card() -> None:
         ]
         assert row["with 5 or more records"] == "{:,} of {:,}".format(*sums), role
         assert row["role right"] == card[role]["role right"], role
-    # What the README says of samples.
-    sampled = {row["name"]: row for row in _table(text, "| name | bruteforce")}["one packet in 10"]
-    guessers, of = map(int, sampled["bruteforce"].split(" of "))
-    assert 2 * guessers > of
-    assert all(sampled[role].startswith("0 of ") for role in ("c2", "ddos"))
+    # What the README says of one direction and of samples.
+    views = {row["name"]: row for row in _table(text, "| name | bruteforce")}
+    shares = {
+        (view, role): [int(n.replace(",", "")) for n in row[role].split(" of ")]
+        for view, row in views.items()
+        for role in ("bruteforce", "c2", "ddos")
+    }
+    flat = " ".join(_readme().split())
+    said = re.search(r"hosts send alone.* (\d+) of the c2.*endpoints send alone (\d+);", flat)
+    assert said
+    for direction, number in zip(("hosts", "endpoints"), map(int, said.groups()), strict=True):
+        view = f"only what {direction} send"
+        assert shares[view, "c2"][0] == number
+        found, of = shares[view, "bruteforce"]
+        assert found > 0.95 * of
+    for role in ("bruteforce", "ddos"):
+        found, of = shares["one packet in 10", role]
+        assert 2 * found > of
+    assert shares["one packet in 10", "c2"][0] == 0
     found = re.search(r"addresses listed: 1 of ([\d,]+), ([\d.]+) in .*?most ([\d.]+)", text)
     assert found
     harmless, rate, bound = found.groups()

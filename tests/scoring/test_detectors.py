@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from stored_rows import connect
 
@@ -119,6 +122,36 @@ def test_a_jittered_beacon_is_listed() -> None:
         rows.append(call(times=1, endpoint=times, peer={**times, "port": 20000 + n}))
     found = scored(rows + other_hosts(30))
     assert (found.role, found.listed) == ("c2", True)
+
+
+def calls_at(moments: Iterable[float]) -> Rows:
+    """The same call at each of the moments."""
+    rows = []
+    for number, at in enumerate(moments):
+        times = {"at": at, "until": at + 0.3}
+        rows.append(call(times=1, endpoint=times, peer={**times, "port": 20000 + number}))
+    return rows
+
+
+def test_what_chance_makes_of_many_series_is_no_beacon() -> None:
+    # Seven like gaps are remarkable, unless a million series were there to choose from.
+    rough = calls_at(accumulate([0.0, 3000, 3600, 2700, 3300, 3100, 2200, 3000]))
+    for rows, lasting in ((rough, False), ([call()], True)):
+        with connect([*rows, *other_hosts(30)]) as connection:
+            features = endpoint_features(connection)
+        many = pa.array([1_000_000] * features.num_rows)
+        place = features.schema.get_field_index("all_series")
+        among = features.set_column(place, "all_series", many)
+        for table, listed in ((features, True), (among, lasting)):
+            found = [e for e in score(table, THRESHOLD) if e.endpoint == "198.51.100.1"]
+            assert [e.listed for e in found] == [listed]
+
+
+def test_a_busy_channel_keeps_no_time_by_what_is_left_out_of_it() -> None:
+    # Four calls a second by chance: the few gaps above a second lie close together.
+    dice = random.Random(7)
+    busy = calls_at(accumulate(dice.expovariate(4) for _ in range(2000)))
+    assert not scored([*busy, *other_hosts(30)]).listed
 
 
 @pytest.mark.parametrize(
@@ -258,6 +291,25 @@ def test_password_guessing_is_listed_and_a_night_at_the_terminal_is_not() -> Non
     assert not scored([guess, work, *other_hosts(5)], "198.51.100.2").listed
 
 
+@pytest.mark.parametrize("hidden", ["endpoint", "peer"])
+def test_guessing_shows_in_one_direction_and_a_flood_of_forged_segments_is_none(
+    hidden: str,
+) -> None:
+    def one_way(flags: str) -> dict[str, Any]:
+        sides: dict[str, Any] = {
+            "endpoint": {"ip": "198.51.100.1", "port": 40000},
+            "peer": {"host": "a", "port": 22},
+        }
+        told = {"flags": flags, "packets": 12, "bytes": 2000, "at": 0, "until": 4}
+        for name, side in sides.items():
+            side.update({"unknown": True} if name == hidden else told)
+        return {**sides, "exported": True, "repeat": {"times": 30, "every": 9}}
+
+    guessing = scored([one_way("SAF"), *other_hosts(5)])
+    assert (guessing.role, guessing.listed) == ("bruteforce", True)
+    assert scored([one_way("A"), *other_hosts(5)]).role != "bruteforce"
+
+
 def test_amplifiers_in_a_crowd_are_listed_and_a_resolver_is_not() -> None:
     def answer(ip: str, port: int, size: int, at: float) -> dict[str, Any]:
         return {
@@ -295,16 +347,17 @@ def test_reflected_handshakes_in_a_crowd_are_listed() -> None:
 def test_a_crowd_that_is_only_sampled_is_listed_unless_its_host_is_seen_to_answer() -> None:
     def samples(begin: int, number: int, sender: str) -> Rows:
         """Single datagrams between others and a host, each one packet in a hundred."""
-        side = {"port": 4433, "packets": 1, "bytes": 1200}
+        rows = []
         for n in range(begin, begin + number):
-            other = {"ip": f"198.51.{n // 200}.{n % 200}", "port": 40000}
-            sides = {"endpoint": {**other, "unknown": True}, "peer": {"host": "a", "port": 4433}}
-            if sender == "endpoint":
-                sides["endpoint"] = {**other, **side, "at": n / 100}
-                sides["peer"]["unknown"] = True
-            else:
-                sides["peer"] |= {**side, "at": n / 100}
-            yield {**sides, "protocol": "udp", "exported": True, "sampling_rate": 100}
+            told = {"packets": 1, "bytes": 1200, "at": n / 100}
+            sides: dict[str, Any] = {
+                "endpoint": {"ip": f"198.51.{n // 200}.{n % 200}", "port": 40000},
+                "peer": {"host": "a", "port": 4433},
+            }
+            for name, side in sides.items():
+                side.update(told if name == sender else {"unknown": True})
+            rows.append({**sides, "protocol": "udp", "exported": True, "sampling_rate": 100})
+        return rows
 
     def listed(rows: Rows) -> set[str]:
         with connect(rows) as connection:
@@ -318,7 +371,7 @@ def test_a_crowd_that_is_only_sampled_is_listed_unless_its_host_is_seen_to_answe
         "exported": True,
         "sampling_rate": 100,
     }
-    crowd = [*samples(0, 300, "endpoint")]
+    crowd = samples(0, 300, "endpoint")
     assert listed([*crowd, talk]) == {"ddos"}
     # A popular site has as many visitors, and its answers are sampled too.
     assert listed([*crowd, *samples(300, 300, "peer"), talk]) == set()

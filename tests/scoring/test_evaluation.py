@@ -187,7 +187,7 @@ def test_the_card_and_the_poorer_views_tell_the_same_of_what_is_read(tmp_path: P
     assert list(views) == list(VIEWS)
     same = {"c2": "1 of 1", "scanner": "1 of 1", "false_positives": "0 of 43"}
     assert views["as read"] == same
-    assert views["one packet in 1,000"]["c2"] == "0 of 1"
+    assert views["one packet in 1,000"]["c2"] == "0 of 0"
     field = {method.pop("name"): method for method in found["field"]}
     assert field["NEMEA's thresholds"] == {**same, "c2": "0 of 1"}
     assert field["RITA's formula"]["scanner"] == "0 of 1"

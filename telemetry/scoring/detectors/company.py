@@ -29,16 +29,20 @@ def _sizes(f: Columns) -> Evidence:
     sent, got = f["rhythm_peer_dispersion"], f["rhythm_endpoint_dispersion"]
     # A MAD of a tenth of the median is what padding and changing host names leave.
     alike = 1 - 0.6 * ramp(sent, 0.05, 0.5) - 0.4 * ramp(got, 0.05, 0.5)
+    one = np.where(np.isnan(sent), got, sent)
+    alike = np.where(np.isnan(sent + got), 0.7 * (1 - ramp(one, 0.05, 0.5)), alike)
     # A few samples of a conversation say nothing about its size.
     enough = (f["rhythm_answered"] >= 4) & (f["rhythm_regularity"] > 0) & (f["sampling_rate"] == 1)
-    sub = np.where(enough & ~np.isnan(sent + got), alike, 0.0)
+    sub = np.where(enough & ~np.isnan(one), alike, 0.0)
 
     def sentence(i: int) -> str:
-        return (
-            f"{count(f['rhythm_answered'][i], 'conversation')} of like size: "
-            f"{f['rhythm_peer_bytes'][i]:,.0f} bytes sent ± {100 * sent[i]:.0f} %, "
-            f"{f['rhythm_endpoint_bytes'][i]:,.0f} received ± {100 * got[i]:.0f} %"
-        )
+        told = [
+            f"{f[f'rhythm_{side}_bytes'][i]:,.0f} bytes {done} ± {100 * spread[i]:.0f} %"
+            for side, done, spread in (("peer", "sent", sent), ("endpoint", "received", got))
+            if not np.isnan(spread[i])
+        ]
+        many = count(f["rhythm_answered"][i], "conversation")
+        return f"{many} of like size: {', '.join(told)}"
 
     return Evidence(sub, sentence)
 
