@@ -176,20 +176,27 @@ SELECT
     -- theirs once in three thousand million times.
     hash(endpoint_ip, peer, protocol, service_port) AS channel,
     (endpoint_sent AND peer_sent)
-        -- Where the other direction takes another way: whoever shook hands and went on to send
-        -- data was answered. A flood of forged segments does not do both on the same ports.
+        -- Where the other direction takes another way, or was not sampled: whoever shook hands and
+        -- went on to send data was answered. A flood of forged segments does not do both on the
+        -- same ports. Of samples, data must do.
         OR (
             protocol = 6
             AND (half_seen OR NOT both_ways)
             AND (
                 coalesce(
-                    endpoint_tcp_flags & 18 = 18 AND endpoint_packets >= 4
-                        AND endpoint_bytes > 60 * endpoint_packets,
+                    if(
+                        sampling_rate = 1,
+                        endpoint_tcp_flags & 18 = 18 AND endpoint_packets >= 4,
+                        endpoint_tcp_flags & 28 = 24
+                    ) AND endpoint_bytes > 60 * endpoint_packets,
                     false
                 )
                 OR coalesce(
-                    peer_tcp_flags & 18 = 18 AND peer_packets >= 4
-                        AND peer_bytes > 60 * peer_packets,
+                    if(
+                        sampling_rate = 1,
+                        peer_tcp_flags & 18 = 18 AND peer_packets >= 4,
+                        peer_tcp_flags & 28 = 24
+                    ) AND peer_bytes > 60 * peer_packets,
                     false
                 )
             )
