@@ -16,7 +16,7 @@ connections AS (
         endpoint_port,
         peer_port,
         bool_or(from_endpoint) AS from_endpoint,
-        bool_or(conversed) OR (bool_or(endpoint_sent) AND bool_or(peer_sent)) AS two_way,
+        bool_or(was_answered) OR (bool_or(endpoint_sent) AND bool_or(peer_sent)) AS two_way,
         bool_or(peer_sent) AS peer_sent,
         bool_and(endpoint_silent) OR bool_or(conn_state = 'REJ') AS in_vain,
         bool_or(conn_state = 'REJ') AS refused,
@@ -41,7 +41,8 @@ totals AS (
         count(*) FILTER (from_endpoint) AS opened_by_endpoint,
         count(*) FILTER (two_way AND NOT refused) AS answered,
         count(*) FILTER (two_way AND NOT refused AND endpoint_spoke) AS spoken,
-        count(*) FILTER (NOT from_endpoint AND peer_sent AND in_vain) AS failed,
+        count(*) FILTER (NOT from_endpoint AND peer_sent AND in_vain AND (refused OR NOT two_way))
+            AS failed,
         count(*) FILTER (half_seen) AS half_seen,
         max(duration_us) FILTER (two_way AND NOT refused) / 1e6 AS longest_s,
         sum(duration_us) FILTER (two_way AND NOT refused)::BIGINT / 1e6 AS talked_s,
@@ -59,7 +60,8 @@ several AS (
     SELECT
         channel,
         count(DISTINCT epoch_us(first_seen) // 1000000)
-            FILTER (NOT from_endpoint AND peer_sent AND in_vain) AS failed_seconds,
+            FILTER (NOT from_endpoint AND peer_sent AND in_vain AND (refused OR NOT two_way))
+            AS failed_seconds,
         median(duration_us) FILTER (two_way AND NOT refused) / 1e6 AS duration_median_s,
         median(peer_bytes) FILTER (two_way AND NOT refused) AS peer_bytes_median,
         mad(peer_bytes) FILTER (two_way AND NOT refused) AS peer_bytes_mad,

@@ -16,7 +16,7 @@ WITH seen AS (
             WHEN coalesce(endpoint_min_bytes, peer_min_bytes) IS NOT NULL THEN 1
         END AS sure_pause_s
     FROM records
-    JOIN (SELECT sensor, tells_silence, both_ways FROM sensors) USING (sensor)
+    JOIN (SELECT sensor, tells_silence, misses_answers FROM sensors) USING (sensor)
 ),
 ends AS (
     SELECT
@@ -59,7 +59,7 @@ ends AS (
         peer_silent,
         sampling_rate,
         sure_pause_s,
-        both_ways
+        misses_answers
     FROM seen
     UNION ALL
     SELECT
@@ -102,15 +102,55 @@ ends AS (
         endpoint_silent,
         sampling_rate,
         sure_pause_s,
-        both_ways
+        misses_answers
     FROM seen
     WHERE peer_ip IS NOT NULL
+),
+told AS (
+    SELECT
+        *,
+        NOT (endpoint_sent OR endpoint_silent) OR NOT (peer_sent OR peer_silent) AS half_seen,
+        -- Headers of IP and TCP take so many bytes at most without rare options.
+        if(contains(endpoint_ip, ':'), 80, 60) AS header_bytes,
+        coalesce(endpoint_payload_bytes > 0, endpoint_bytes > header_bytes * endpoint_packets)
+            AS endpoint_sent_data,
+        coalesce(peer_payload_bytes > 0, peer_bytes > header_bytes * peer_packets)
+            AS peer_sent_data
+    FROM ends
 ),
 -- Most ports are met once. Only records that share theirs with another need be sorted; two
 -- that only share the hash are told apart there.
 keyed AS (
-    SELECT *, hash(endpoint_ip, endpoint_port, peer, peer_port, protocol, sensor, tunnel) AS ports_hash
-    FROM ends
+    SELECT
+        * EXCLUDE (header_bytes, endpoint_sent_data, peer_sent_data, misses_answers),
+        CASE
+            WHEN endpoint_payload_bytes IS NOT NULL THEN endpoint_payload_bytes > 0
+            -- A call without data takes six packets.
+            WHEN protocol = 6 THEN coalesce(endpoint_packets > 6 OR endpoint_sent_data, true)
+            ELSE true
+        END AS endpoint_spoke,
+        (endpoint_sent AND peer_sent)
+            -- Where the other direction takes another way, or was not sampled: whoever shook
+            -- hands and went on to send data was answered, unless all that was forged.
+            OR (
+                protocol = 6
+                AND (half_seen OR misses_answers)
+                AND coalesce(
+                    endpoint_sent_data AND if(
+                        sampling_rate = 1,
+                        endpoint_tcp_flags & 18 = 18 AND endpoint_packets >= 4,
+                        endpoint_tcp_flags & 30 = 24
+                    ),
+                    peer_sent_data AND if(
+                        sampling_rate = 1,
+                        peer_tcp_flags & 18 = 18 AND peer_packets >= 4,
+                        peer_tcp_flags & 30 = 24
+                    ),
+                    false
+                )
+            ) AS was_answered,
+        hash(endpoint_ip, endpoint_port, peer, peer_port, protocol, sensor, tunnel) AS ports_hash
+    FROM told
 ),
 repeated AS (
     SELECT ports_hash FROM keyed GROUP BY ports_hash HAVING count(*) > 1
@@ -151,57 +191,30 @@ opened AS (
         ORDER BY first_seen, last_seen, peer_is_domestic
         ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
     )
-    UNION ALL
-    SELECT * EXCLUDE (from_endpoint, ports_hash), from_endpoint, true, first_seen
+),
+joined AS (
+    SELECT
+        * EXCLUDE (was_answered),
+        -- The handshake may be in another part of the connection.
+        bool_or(was_answered) OVER (
+            PARTITION BY
+                endpoint_ip, endpoint_port, peer, peer_port, protocol, sensor, tunnel, opened_at
+        ) AS was_answered
+    FROM opened
+    UNION ALL BY NAME
+    SELECT * EXCLUDE (ports_hash), true AS opens, first_seen AS opened_at
     FROM keyed
     WHERE ports_hash NOT IN (FROM repeated)
-),
-told AS (
-    SELECT
-        *,
-        NOT (endpoint_sent OR endpoint_silent) OR NOT (peer_sent OR peer_silent) AS half_seen,
-        CASE
-            WHEN endpoint_payload_bytes IS NOT NULL THEN endpoint_payload_bytes > 0
-            -- Headers of IPv4 and TCP take 60 bytes at most without rare options, and a call
-            -- without data six packets.
-            WHEN protocol = 6
-                THEN coalesce(endpoint_packets > 6 OR endpoint_bytes > 60 * endpoint_packets, true)
-            ELSE true
-        END AS endpoint_spoke
-    FROM opened
 )
 SELECT
-    * EXCLUDE (from_endpoint, opens, opened_at, both_ways),
-    -- Numbers are sorted and joined faster than names. Of a hundred thousand channels two share
-    -- theirs once in three thousand million times.
-    hash(endpoint_ip, peer, protocol, service_port) AS channel,
-    (endpoint_sent AND peer_sent)
-        -- Where the other direction takes another way, or was not sampled: whoever shook hands and
-        -- went on to send data was answered. A flood of forged segments does not do both on the
-        -- same ports. Of samples, data must do.
-        OR (
-            protocol = 6
-            AND (half_seen OR NOT both_ways)
-            AND (
-                coalesce(
-                    if(
-                        sampling_rate = 1,
-                        endpoint_tcp_flags & 18 = 18 AND endpoint_packets >= 4,
-                        endpoint_tcp_flags & 28 = 24
-                    ) AND endpoint_bytes > 60 * endpoint_packets,
-                    false
-                )
-                OR coalesce(
-                    if(
-                        sampling_rate = 1,
-                        peer_tcp_flags & 18 = 18 AND peer_packets >= 4,
-                        peer_tcp_flags & 28 = 24
-                    ) AND peer_bytes > 60 * peer_packets,
-                    false
-                )
-            )
-        ) AS conversed,
+    * EXCLUDE (half_seen, endpoint_spoke, was_answered, from_endpoint, opens, opened_at),
+    half_seen,
+    endpoint_spoke,
+    -- Numbers are sorted and joined faster than names. Nobody can choose addresses that share
+    -- one, as they could with `hash`.
+    md5_number(concat_ws(' ', endpoint_ip, peer, protocol, service_port)) AS channel,
+    was_answered,
     from_endpoint,
     opens,
     opened_at
-FROM told
+FROM joined

@@ -1,7 +1,10 @@
 WITH population AS (
     SELECT
         count(*) FILTER (peer_is_domestic AND is_active) AS all_hosts,
-        coalesce(sum(series), 0)::BIGINT AS all_series
+        -- By chance one series in 2^b is as regular as b bits. Up to a hundred series that is
+        -- allowed for; beyond them half of what their number asks for is taken off, so that the
+        -- false ones grow with the root of the number only.
+        0.5 * log2(greatest(sum(series), 100) / 100) AS chance_bits
     FROM hosts
 ),
 onset AS (
@@ -20,9 +23,13 @@ onset AS (
 )
 SELECT
     p.*,
-    c.* EXCLUDE (endpoint_ip, rhythm_peer, retry_peer, talk_peer),
+    c.* EXCLUDE (endpoint_ip, rhythm_peer, retry_peer, talk_peer, rhythm_bits, rhythm_regularity),
+    c.rhythm_regularity * coalesce(
+        least(1, greatest(0, (c.rhythm_bits - population.chance_bits - 6) / 14))
+            / nullif(least(1, greatest(0, (c.rhythm_bits - 6) / 14)), 0),
+        0
+    ) AS rhythm_regularity,
     population.all_hosts,
-    population.all_series,
     coalesce(d.bytes, 0) AS download_bytes,
     coalesce(d.service_port, 0) AS download_port,
     coalesce(d.before_s, 0) AS download_before_s,

@@ -16,7 +16,7 @@ WITH presence AS (
         coalesce(bool_or(endpoint_tcp_flags & 16 > 0) FILTER (sampling_rate > 1), false)
             AS sampled_ack,
         bool_or(
-            NOT from_endpoint AND conversed AND conn_state <> 'REJ'
+            NOT from_endpoint AND endpoint_sent AND peer_sent AND conn_state <> 'REJ'
         ) AS asked_for,
         sum(endpoint_packets) FILTER (peer_silent)::BIGINT AS one_way_packets,
         sum(endpoint_bytes) FILTER (peer_silent)::BIGINT AS one_way_bytes,

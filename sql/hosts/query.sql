@@ -7,7 +7,8 @@ WITH met AS (
         bool_or(service_kind IN ('other', 'rat') AND answered > 0 AND opened_by_endpoint = 0)
             AS is_unusual,
         bool_or(failed > 0 AND answered = 0) AS is_failed,
-        count(start_gaps) + count(beat_gaps) + count(start_in_gaps) AS series,
+        sum((start_gaps IS NOT NULL)::INT + (beat_gaps IS NOT NULL)::INT + (start_in_gaps IS NOT NULL)::INT)
+            FILTER (answered > 0 AND peer_is_domestic) AS series,
         min(first_seen) AS first_seen,
         max(last_seen) AS last_seen
     FROM channels
@@ -20,7 +21,7 @@ SELECT
     count(*) AS endpoints,
     count(*) FILTER (is_unusual) AS unusual_endpoints,
     count(*) FILTER (is_failed) AS failed_endpoints,
-    sum(series)::BIGINT AS series,
+    coalesce(sum(series), 0)::BIGINT AS series,
     min(first_seen) AS first_seen,
     max(last_seen) AS last_seen
 FROM met

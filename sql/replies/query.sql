@@ -7,9 +7,11 @@ SELECT
     -- A host that knows of no call resets what comes in answer to it.
     count(*) FILTER (peer_sent AND (protocol <> 6 OR coalesce(peer_tcp_flags & 4 = 0, true)))
         AS from_peer,
+    count(*) FILTER (peer_sent AND sampling_rate > 1) AS sampled_from_peer,
     count(*) FILTER (
-        endpoint_sent AND (endpoint_spoke OR coalesce(endpoint_tcp_flags & 22 = 16, true))
-    ) AS went_on
+        protocol = 6 AND endpoint_sent
+        AND (endpoint_spoke OR coalesce(endpoint_tcp_flags & 22 = 16, true))
+    ) AS endpoint_went_on
 FROM contacts
-WHERE sampling_rate > 1
+WHERE protocol IN (6, 17) AND (SELECT bool_or(sampled > 0) FROM sensors)
 GROUP BY ALL

@@ -20,7 +20,7 @@ heard AS MATERIALIZED (
         channel, protocol, endpoint_port, peer_port, opened_at, first_seen, opens, from_endpoint,
         endpoint_sent, endpoint_first, endpoint_last, endpoint_burst_starts, endpoint_burst_ends,
         peer_sent, peer_first, peer_last, peer_burst_starts, peer_burst_ends,
-        endpoint_spoke, conversed, sure_pause_s, sampling_rate,
+        endpoint_spoke, was_answered, sure_pause_s, sampling_rate,
         coalesce(endpoint_packets, 0) + coalesce(peer_packets, 0) AS packets
     FROM contacts
     WHERE channel IN (SELECT channel FROM busy)
@@ -34,7 +34,7 @@ talked AS (
                 < 1000000 AS is_one
     FROM heard
     -- Samples of a steady stream are steady themselves.
-    WHERE conversed AND sampling_rate = 1
+    WHERE was_answered AND sampling_rate = 1
 ),
 talk AS (
     SELECT
@@ -159,7 +159,7 @@ judged AS (
             0.69 / greatest(
                 greatest(mad_s, 0.29 * resolution_s) / greatest(median_s - 1, 0.001), 0.01
             )
-                )) AS bits
+        )) AS bits
     FROM measured
 )
 SELECT

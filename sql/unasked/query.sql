@@ -2,6 +2,21 @@
 WITH amplifiers AS (
     SELECT port FROM services WHERE protocol = 17 AND amplifier
 ),
+judged AS (
+    SELECT
+        c.*,
+        -- Of samples, `onsets` tells whether many such were answered. What a service sends to
+        -- the port of a client is a download.
+        peer_silent OR (
+            sampling_rate > 1 AND samples_both_ways AND NOT peer_sent
+            AND (offered.port IS NULL OR wanted.port IS NOT NULL)
+        ) AS unanswered
+    FROM contacts AS c
+    JOIN (SELECT sensor, samples_both_ways FROM sensors) USING (sensor)
+    LEFT JOIN services AS offered
+        ON offered.protocol = c.protocol AND offered.port = c.endpoint_port
+    LEFT JOIN services AS wanted ON wanted.protocol = c.protocol AND wanted.port = c.peer_port
+),
 contact AS (
     SELECT
         endpoint_ip,
@@ -30,14 +45,7 @@ contact AS (
         sampling_rate > 1 AS sampled,
         endpoint_packets,
         endpoint_bytes
-    FROM (
-        -- Of samples, `onsets` tells whether many such calls together were answered.
-        SELECT
-            contacts.*,
-            peer_silent OR (sampling_rate > 1 AND samples_both_ways AND NOT peer_sent) AS unanswered
-        FROM contacts
-        JOIN (SELECT sensor, samples_both_ways FROM sensors) USING (sensor)
-    ) AS contacts
+    FROM judged AS contacts
     LEFT JOIN amplifiers AS theirs ON theirs.port = contacts.endpoint_port
     LEFT JOIN amplifiers AS ours ON ours.port = contacts.peer_port
     WHERE opens AND endpoint_sent
@@ -48,7 +56,7 @@ SELECT
     kind,
     begun,
     if(kind = 'answers', peer_port, NULL) AS port,
-    bool_and(sampled) AS is_sampled,
+    bool_and(sampled AND kind IN ('reflected', 'tcp', 'udp')) AS must_be_many,
     min(peer_port) AS least_port,
     sum(endpoint_packets)::BIGINT AS packets,
     sum(endpoint_bytes)::BIGINT AS bytes

@@ -99,6 +99,8 @@ SIDES = st.fixed_dictionaries(
         "answered": st.booleans(),
         "at": st.integers(0, 400),
         "times": st.integers(1, 6),
+        "sampling_rate": st.sampled_from((1, 100)),
+        "udp": st.booleans(),
     }
 )
 
@@ -114,6 +116,8 @@ def _row(sides: dict[str, Any]) -> dict[str, Any]:
     first = {"at": sides["at"], "flags": "SAF" if sides["answered"] else "S"}
     caller, called = {"port": 50000, **first}, {"port": sides["port"], **late}
     return {
+        "protocol": "udp" if sides["udp"] else "tcp",
+        "sampling_rate": sides["sampling_rate"],
         "endpoint": {"ip": endpoint, **(caller if calls else called)},
         "peer": {**named, **(called if calls else caller)},
         "repeat": {"times": sides["times"], "every": 7.5 * sides["times"]},
@@ -149,6 +153,64 @@ def test_what_is_merged_names_an_aggregate_for_all_but_its_key() -> None:
     merged = [view for view in views() if view.is_merged]
     keys = {view.name: [c.name for c in view.columns if not c.merge] for view in merged}
     assert keys == {"hosts": ["peer"], "replies": ["peer", "protocol", "begun"]}
+
+
+@pytest.mark.parametrize("view", [v for v in views() if v.is_merged], ids=lambda view: view.name)
+def test_what_parts_gave_is_put_together_as_if_there_had_been_none(view: View) -> None:
+    called = [
+        {
+            "endpoint": {"ip": f"198.51.100.{n}", "port": 443, "flags": "A", "at": n % 20},
+            "peer": {"host": "ab"[n % 2], "port": 50000 + n, "flags": "A", "at": n % 20},
+            "sampling_rate": 10,
+        }
+        for n in range(40)
+    ]
+    steps = catalog.needed_for(view.name)[:-1]
+    with stored_rows.connect(called) as connection:
+
+        def answer() -> Any:
+            for step in steps:
+                if step.name != "sensors":
+                    connection.execute(f"CREATE OR REPLACE TABLE {step.name} AS {step.sql}")
+            return connection.sql(view.sql).to_arrow_table()
+
+        for step in steps:
+            connection.execute(f"CREATE TABLE {step.name} AS {step.sql}")
+        whole = answer()
+        connection.execute("ALTER TABLE stored_records RENAME TO every")
+        parts = []
+        for share in range(3):
+            chosen = f"FROM every WHERE hash(endpoint_ip) % 3 = {share}"
+            connection.execute(f"CREATE OR REPLACE VIEW stored_records AS {chosen}")
+            parts.append(answer())
+        connection.register("given", pa.concat_tables(parts))
+        connection.execute(f"CREATE TEMP TABLE all_{view.name} AS FROM given")
+        order = [(c.name, "ascending") for c in view.columns if not c.merge]
+        merged = connection.sql(compute._merged(view)).to_arrow_table()
+        assert merged.sort_by(order).to_pylist() == whole.sort_by(order).to_pylist()
+
+
+# Two addresses of one network of which DuckDB's `hash` makes the same number, with whatever
+# follows: whoever rents such a network can find thousands.
+TWINS = ("2a00:abcd:1234:5678:9abc:1487:5900:1000", "2a00:abcd:1234:5678:9abc:1487:9700:100d")
+
+
+def test_nobody_can_choose_an_address_to_be_taken_for_another() -> None:
+    rows = [
+        {
+            "endpoint": {"ip": ip, "port": 8444, "flags": "SAF", "at": n},
+            "peer": {"host": "a", "port": 50000 + n, "flags": "SAF", "at": n},
+        }
+        for ip, times in zip(TWINS, (1, 40), strict=True)
+        for n in range(times)
+    ]
+    with stored_rows.connect(rows) as connection:
+        hashes = connection.sql(f"SELECT hash('{TWINS[0]}'), hash('{TWINS[1]}')").fetchall()
+        assert len(set(hashes[0])) == 1
+        found = endpoint_features(connection).to_pylist()
+    assert [(row["endpoint_ip"], row["records"]) for row in found] == [
+        (TWINS[0], 1), (TWINS[1], 40)
+    ]  # fmt: skip
 
 
 def _many() -> duckdb.DuckDBPyConnection:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from itertools import accumulate
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from stored_rows import connect
 
@@ -134,17 +133,25 @@ def calls_at(moments: Iterable[float]) -> Rows:
 
 
 def test_what_chance_makes_of_many_series_is_no_beacon() -> None:
-    # Seven like gaps are remarkable, unless a million series were there to choose from.
+    def regularity(rows: Rows) -> float:
+        with connect(rows) as connection:
+            for row in endpoint_features(connection).to_pylist():
+                if row["endpoint_ip"] == "198.51.100.1":
+                    return float(row["rhythm_regularity"])
+        raise AssertionError("not there")
+
+    def crowd(number: int) -> Rows:
+        return [call("192.0.2.9", 443, f"h{n}", times=4, every=9000) for n in range(number)]
+
     rough = calls_at(accumulate([0.0, 3000, 3600, 2700, 3300, 3100, 2200, 3000]))
-    for rows, lasting in ((rough, False), ([call()], True)):
-        with connect([*rows, *other_hosts(30)]) as connection:
-            features = endpoint_features(connection)
-        many = pa.array([1_000_000] * features.num_rows)
-        place = features.schema.get_field_index("all_series")
-        among = features.set_column(place, "all_series", many)
-        for table, listed in ((features, True), (among, lasting)):
-            found = [e for e in score(table, THRESHOLD) if e.endpoint == "198.51.100.1"]
-            assert [e.listed for e in found] == [listed]
+    among_few = regularity([*rough, *crowd(99)])
+    assert 0.3 < among_few < 0.9
+    # Sixteen times as many series cost half of four bits, of the fourteen from chance to certain.
+    assert regularity([*rough, *crowd(1599)]) == pytest.approx(among_few - 2 / 14)
+    # A scanner's calls are no series of anybody's.
+    knocks = [knock(f"x{n}", 23, at, "198.51.100.9") for n in range(1500) for at in (0, 9, 18, 27)]
+    assert regularity([*rough, *crowd(99), *knocks]) == among_few
+    assert regularity([call(), *crowd(1599)]) == 1
 
 
 def test_a_busy_channel_keeps_no_time_by_what_is_left_out_of_it() -> None:
@@ -344,39 +351,63 @@ def test_reflected_handshakes_in_a_crowd_are_listed() -> None:
     assert roles == {"reflector"}
 
 
-def test_a_crowd_that_is_only_sampled_is_listed_unless_its_host_is_seen_to_answer() -> None:
-    def samples(begin: int, number: int, sender: str) -> Rows:
-        """Single datagrams between others and a host, each one packet in a hundred."""
-        rows = []
-        for n in range(begin, begin + number):
-            told = {"packets": 1, "bytes": 1200, "at": n / 100}
-            sides: dict[str, Any] = {
-                "endpoint": {"ip": f"198.51.{n // 200}.{n % 200}", "port": 40000},
-                "peer": {"host": "a", "port": 4433},
-            }
-            for name, side in sides.items():
-                side.update(told if name == sender else {"unknown": True})
-            rows.append({**sides, "protocol": "udp", "exported": True, "sampling_rate": 100})
-        return rows
+def samples(
+    senders: range, *, answers: bool = False, port: int = 40000, host: str = "a", to: int = 4433
+) -> Rows:
+    """Single datagrams between others and a host, each one packet in a hundred."""
+    rows = []
+    for n in senders:
+        told = {"packets": 1, "bytes": 1200, "at": n / 100}
+        sides: dict[str, Any] = {
+            "endpoint": {"ip": f"198.51.{n // 200}.{n % 200}", "port": port},
+            "peer": {"host": host, "port": to},
+        }
+        for name, side in sides.items():
+            side.update(told if (name == "peer") == answers else {"unknown": True})
+        rows.append({**sides, "protocol": "udp", "exported": True, "sampling_rate": 100})
+    return rows
 
-    def listed(rows: Rows) -> set[str]:
-        with connect(rows) as connection:
-            found = score(endpoint_features(connection), THRESHOLD)
-        return {e.role for e in found if e.endpoint.startswith("198.51.") and e.listed}
 
-    talk = {
-        "endpoint": {"ip": "192.0.2.1", "port": 443, "unknown": True},
-        "peer": {"host": "z", "port": 4000, "flags": "A", "packets": 1, "bytes": 52, "at": 900},
-        "repeat": {"times": 20, "every": 60},
-        "exported": True,
-        "sampling_rate": 100,
-    }
-    crowd = samples(0, 300, "endpoint")
-    assert listed([*crowd, talk]) == {"ddos"}
-    # A popular site has as many visitors, and its answers are sampled too.
-    assert listed([*crowd, *samples(300, 300, "peer"), talk]) == set()
-    # Where answers take another way, none could be seen.
-    assert listed(crowd) == set()
+def talk(host: str) -> Rows:
+    """What samples show of a host that talks with a site."""
+    side = {"port": 4000, "flags": "A", "packets": 1, "bytes": 52, "at": 900}
+    shown = {"endpoint": {"ip": "192.0.2.1", "port": 443, "unknown": True}}
+    shown |= {"peer": {"host": host, **side}, "repeat": {"times": 30, "every": 60}}
+    return [{**shown, "exported": True, "sampling_rate": 100}]
+
+
+CROWD = samples(range(200))
+
+
+@pytest.mark.parametrize(
+    ("rows", "roles"),
+    [
+        pytest.param([*CROWD, *talk("a")], {"ddos"}, id="flood"),
+        pytest.param([*CROWD[:90], *talk("a")], set(), id="too-few-to-tell"),
+        pytest.param(
+            [*CROWD, *samples(range(200, 202), answers=True), *talk("a")],
+            {"ddos"},
+            id="hardly-answered",
+        ),
+        # Who downloads acknowledges one packet in ten, or fewer; a site answers each visitor.
+        pytest.param(
+            [*CROWD, *samples(range(200, 204), answers=True), *talk("a")], set(), id="acknowledged"
+        ),
+        pytest.param(
+            [*CROWD, *samples(range(200, 400), answers=True), *talk("a")], set(), id="popular-site"
+        ),
+        pytest.param([*samples(range(200), port=443), *talk("a")], set(), id="downloads"),
+        # Where the answers of this host take another way, none could be seen.
+        pytest.param([*CROWD, *talk("z")], set(), id="answers-elsewhere"),
+        pytest.param(CROWD, set(), id="nothing-seen-of-hosts"),
+    ],
+)
+def test_a_crowd_that_is_only_sampled_is_a_flood_if_its_host_could_be_seen_to_answer(
+    rows: Rows, roles: set[str]
+) -> None:
+    with connect(rows) as connection:
+        found = score(endpoint_features(connection), THRESHOLD)
+    assert {e.role for e in found if e.listed and e.endpoint.startswith("198.51.")} == roles
 
 
 def test_a_flood_from_one_source_is_listed() -> None:

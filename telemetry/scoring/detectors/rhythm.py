@@ -1,6 +1,7 @@
 """Command and control by its rhythm: calls or signs of life at even intervals.
 
-The regularity is `rhythms` of sql/: how surprising it is that so many gaps are alike.
+The regularity is that of `rhythms` and `endpoint_features` of sql/: how surprising it is, among all
+series there are, that so many gaps are alike.
 It says that a machine keeps time, not that it is malicious: most machines that keep time
 are clocks, update checks and push services. The factors below say so.
 """
@@ -29,7 +30,7 @@ TIMER = 0.4
 
 def _evaluate(f: Columns) -> Evidence:
     series = f["rhythm_series"].astype(str)
-    sub = f["rhythm_regularity"] * _unlikely(f) * _habit(f) * popularity(f)
+    sub = f["rhythm_regularity"] * _habit(f) * popularity(f)
     # Fewer than some twenty seconds of rhythm are one page loading, whatever its pace.
     sub = sub * ramp(f["rhythm_gaps"] * f["rhythm_median_s"], 10, 45)
     # A host with dozens of unusual partners runs peer-to-peer software.
@@ -49,18 +50,6 @@ def _evaluate(f: Columns) -> Evidence:
         )
 
     return Evidence(sub, sentence)
-
-
-def _unlikely(f: Columns) -> Floats:
-    """Returns how much of a regularity is left where chance had many series to try, 0..1.
-
-    By chance one series in 2^b is as regular as b bits. Up to a hundred series that is allowed for;
-    beyond them half of what their number asks for is taken off, so that the false ones grow with
-    the root of the number only.
-    """
-    chance = 0.5 * np.log2(np.maximum(f["all_series"], 100) / 100)
-    certain = np.maximum(ramp(f["rhythm_bits"], 6, 20), 1e-9)
-    return ramp(f["rhythm_bits"] - chance, 6, 20) / certain
 
 
 def _habit(f: Columns) -> Floats:
