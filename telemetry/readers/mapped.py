@@ -16,9 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -46,6 +45,9 @@ from telemetry.readers.rows.texts import (
 from telemetry.readers.source import Source
 from telemetry.reasons import Reason
 from telemetry.records import Tally
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _PARQUET = b"PAR1"
 _ROWS = 1 << 16  # of Parquet, taken at once
@@ -308,6 +310,8 @@ def _leaf(schema: pa.Schema, path: tuple[str, ...]) -> pa.DataType | None:
 
 
 def _text(rows: pa.RecordBatch, key: Key) -> pl.Series:
+    import polars as pl  # late: captures, which do without, need not wait for it
+
     name, *path = _path(key)
     column = rows.column(name)
     for inner in path:

@@ -12,16 +12,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import IO, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from telemetry.raw import I64
 from telemetry.readers.rows import kernels
 from telemetry.reasons import Reason
 from telemetry.records import Tally
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
@@ -235,6 +237,8 @@ def table_of_json(lines: bytes, wanted: Mapping[str, tuple[Key, ...]]) -> Table:
         wanted: For each column of the result the keys that may hold it; the first with a value
             counts.
     """
+    import polars as pl  # late: captures, which do without, need not wait for it
+
     keys = list(dict.fromkeys(key for options in wanted.values() for key in options))
     frame = None
     # What does not begin as an object might be taken for compressed data.
@@ -268,6 +272,8 @@ def json_value(row: object, key: Key) -> object:
 
 
 def _schema(keys: list[Key]) -> dict[str, pl.DataType]:
+    import polars as pl
+
     tree: dict[str, Any] = {}
     for key in keys:
         branch = tree
@@ -296,6 +302,8 @@ def _leaf(frame: pl.DataFrame, key: Key) -> pl.Series:
 
 def _slow_columns(lines: bytes, keys: list[Key]) -> dict[Key, pl.Series]:
     """Reads line by line what polars cannot take at once: broken lines, odd shapes."""
+    import polars as pl
+
     rows = [json_object(line) for line in lines.split(b"\n") if line.strip()]
     return {
         key: pl.Series([_text(json_value(row, key)) for row in rows], dtype=pl.String())
@@ -320,6 +328,8 @@ def _first(columns: Mapping[Key, pl.Series], options: tuple[Key, ...]) -> pl.Ser
 
 def texts_of(column: pl.Series) -> Texts:
     """Returns a column of polars as texts; null is empty."""
+    import polars as pl
+
     array = column.fill_null("").to_arrow(compat_level=pl.CompatLevel.oldest())
     _, offsets, data = array.buffers()
     first = array.offset
