@@ -18,7 +18,9 @@ connections AS (
         bool_or(from_endpoint) AS from_endpoint,
         bool_or(was_answered) OR (bool_or(endpoint_sent) AND bool_or(peer_sent)) AS two_way,
         bool_or(peer_sent) AS peer_sent,
-        bool_and(endpoint_silent) OR bool_or(conn_state = 'REJ') AS in_vain,
+        NOT bool_or(from_endpoint) AND bool_or(peer_sent) AND (
+            bool_or(conn_state = 'REJ') OR (bool_and(endpoint_silent) AND NOT bool_or(was_answered))
+        ) AS failed,
         bool_or(conn_state = 'REJ') AS refused,
         bool_or(half_seen) AS half_seen,
         bool_or(endpoint_spoke) AS endpoint_spoke,
@@ -41,8 +43,8 @@ totals AS (
         count(*) FILTER (from_endpoint) AS opened_by_endpoint,
         count(*) FILTER (two_way AND NOT refused) AS answered,
         count(*) FILTER (two_way AND NOT refused AND endpoint_spoke) AS spoken,
-        count(*) FILTER (NOT from_endpoint AND peer_sent AND in_vain AND (refused OR NOT two_way))
-            AS failed,
+        count(*) FILTER (failed) AS failed,
+        count(*) FILTER (NOT peer_sent) AS host_unseen,
         count(*) FILTER (half_seen) AS half_seen,
         max(duration_us) FILTER (two_way AND NOT refused) / 1e6 AS longest_s,
         sum(duration_us) FILTER (two_way AND NOT refused)::BIGINT / 1e6 AS talked_s,
@@ -59,9 +61,7 @@ totals AS (
 several AS (
     SELECT
         channel,
-        count(DISTINCT epoch_us(first_seen) // 1000000)
-            FILTER (NOT from_endpoint AND peer_sent AND in_vain AND (refused OR NOT two_way))
-            AS failed_seconds,
+        count(DISTINCT epoch_us(first_seen) // 1000000) FILTER (failed) AS failed_seconds,
         median(duration_us) FILTER (two_way AND NOT refused) / 1e6 AS duration_median_s,
         median(peer_bytes) FILTER (two_way AND NOT refused) AS peer_bytes_median,
         mad(peer_bytes) FILTER (two_way AND NOT refused) AS peer_bytes_mad,
@@ -131,6 +131,7 @@ SELECT
     t.failed,
     t.failed_seconds,
     t.half_seen,
+    t.host_unseen,
     coalesce(t.longest_s, 0) AS longest_s,
     t.duration_median_s,
     coalesce(t.talked_s, 0) AS talked_s,

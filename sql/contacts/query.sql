@@ -43,6 +43,7 @@ ends AS (
         endpoint_payload_bytes,
         endpoint_max_bytes,
         endpoint_tcp_flags,
+        endpoint_sent_data,
         endpoint_first,
         endpoint_last,
         endpoint_burst_starts,
@@ -51,6 +52,7 @@ ends AS (
         peer_bytes,
         peer_payload_bytes,
         peer_tcp_flags,
+        peer_sent_data,
         peer_first,
         peer_last,
         peer_burst_starts,
@@ -86,6 +88,7 @@ ends AS (
         peer_payload_bytes,
         peer_max_bytes,
         peer_tcp_flags,
+        peer_sent_data,
         peer_first,
         peer_last,
         peer_burst_starts,
@@ -94,6 +97,7 @@ ends AS (
         endpoint_bytes,
         endpoint_payload_bytes,
         endpoint_tcp_flags,
+        endpoint_sent_data,
         endpoint_first,
         endpoint_last,
         endpoint_burst_starts,
@@ -110,43 +114,34 @@ told AS (
     SELECT
         *,
         NOT (endpoint_sent OR endpoint_silent) OR NOT (peer_sent OR peer_silent) AS half_seen,
-        -- Headers of IP and TCP take so many bytes at most without rare options.
-        if(contains(endpoint_ip, ':'), 80, 60) AS header_bytes,
-        coalesce(endpoint_payload_bytes > 0, endpoint_bytes > header_bytes * endpoint_packets)
-            AS endpoint_sent_data,
-        coalesce(peer_payload_bytes > 0, peer_bytes > header_bytes * peer_packets)
-            AS peer_sent_data
+        -- Of a side that takes another way, nothing is known, whatever a capture calls it.
+        half_seen OR (misses_answers AND NOT (endpoint_sent AND peer_sent)) AS one_way
     FROM ends
 ),
 -- Most ports are met once. Only records that share theirs with another need be sorted; two
 -- that only share the hash are told apart there.
 keyed AS (
     SELECT
-        * EXCLUDE (header_bytes, endpoint_sent_data, peer_sent_data, misses_answers),
+        * EXCLUDE (endpoint_sent_data, peer_sent_data, misses_answers, one_way),
         CASE
+            WHEN one_way AND NOT endpoint_sent THEN true
             WHEN endpoint_payload_bytes IS NOT NULL THEN endpoint_payload_bytes > 0
             -- A call without data takes six packets.
             WHEN protocol = 6 THEN coalesce(endpoint_packets > 6 OR endpoint_sent_data, true)
             ELSE true
         END AS endpoint_spoke,
         (endpoint_sent AND peer_sent)
-            -- Where the other direction takes another way, or was not sampled: whoever shook
-            -- hands and went on to send data was answered, unless all that was forged.
+            -- Where the other direction takes another way: whoever shook hands and went on to
+            -- send data was answered, unless all that was forged.
             OR (
-                protocol = 6
-                AND (half_seen OR misses_answers)
-                AND coalesce(
-                    endpoint_sent_data AND if(
-                        sampling_rate = 1,
-                        endpoint_tcp_flags & 18 = 18 AND endpoint_packets >= 4,
-                        endpoint_tcp_flags & 30 = 24
-                    ),
-                    peer_sent_data AND if(
-                        sampling_rate = 1,
-                        peer_tcp_flags & 18 = 18 AND peer_packets >= 4,
-                        peer_tcp_flags & 30 = 24
-                    ),
-                    false
+                protocol = 6 AND sampling_rate = 1 AND one_way AND (
+                    coalesce(
+                        endpoint_sent_data AND endpoint_packets >= 4 AND endpoint_tcp_flags & 18 = 18,
+                        false
+                    )
+                    OR coalesce(
+                        peer_sent_data AND peer_packets >= 4 AND peer_tcp_flags & 18 = 18, false
+                    )
                 )
             ) AS was_answered,
         hash(endpoint_ip, endpoint_port, peer, peer_port, protocol, sensor, tunnel) AS ports_hash

@@ -1,5 +1,5 @@
--- Who is answered was asked for. What single samples do not tell, many do: a crowd that is only
--- sampled counts if, within a minute, its host is hardly seen to answer.
+-- Who is answered was asked for. What single samples do not tell, many do: a crowd of answers that
+-- is only sampled counts if, within a minute, hardly anybody goes on to converse with its host.
 WITH buckets AS (
     SELECT
         peer,
@@ -12,43 +12,27 @@ WITH buckets AS (
     FROM unasked
     GROUP BY ALL
 ),
-hosts_heard AS (
-    SELECT peer, sum(sampled_from_peer) AS heard FROM replies GROUP BY peer
+contradicted AS (
+    SELECT b.peer, b.kind, b.begun, sum(r.conversing) AS conversing
+    FROM buckets AS b
+    JOIN replies AS r
+        ON r.peer = b.peer
+        AND r.begun BETWEEN b.begun - INTERVAL 1 MINUTE AND b.begun + INTERVAL 1 MINUTE
+    WHERE b.sampled > 0
+    GROUP BY ALL
 ),
 compared AS (
     SELECT
-        buckets.*,
-        sum(sampled) OVER around AS crowd,
-        sum(coalesce(from_peer, 0) + if(kind = 'reflected', coalesce(endpoint_went_on, 0), 0))
-            OVER around AS contradicted,
-        coalesce(heard, 0) AS heard
-    FROM buckets
-    LEFT JOIN replies
-        ON replies.peer = buckets.peer AND replies.begun = buckets.begun
-        AND replies.protocol = if(kind = 'udp', 17, 6)
-    LEFT JOIN hosts_heard ON hosts_heard.peer = buckets.peer
+        b.*,
+        -- Of a call that was meant, more follows than its answer.
+        sum(b.sampled) OVER around >= 10 * coalesce(c.conversing, 0) AS samples_count
+    FROM buckets AS b
+    LEFT JOIN contradicted AS c ON c.peer = b.peer AND c.kind = b.kind AND c.begun = b.begun
     WINDOW around AS (
-        PARTITION BY buckets.peer, kind, port
-        ORDER BY buckets.begun
+        PARTITION BY b.peer, b.kind, b.port
+        ORDER BY b.begun
         RANGE BETWEEN INTERVAL 1 MINUTE PRECEDING AND INTERVAL 1 MINUTE FOLLOWING
     )
-),
-counted AS (
-    SELECT
-        *,
-        sure + if(
-            CASE kind
-                -- Of a call that was meant, more follows than its answer.
-                WHEN 'reflected' THEN crowd >= 10 * contradicted
-                -- Who is sent a lot acknowledges one packet in ten, or in forty where they are
-                -- put together; by chance none of a hundred such is sampled once in e^10 times.
-                -- Of a host that samples never show, the answers take another way.
-                ELSE heard - contradicted >= 20 AND crowd >= 100 + 40 * contradicted
-            END,
-            sampled,
-            0
-        ) AS together
-    FROM compared
 ),
 crowds AS (
     SELECT
@@ -56,11 +40,11 @@ crowds AS (
         kind,
         port,
         begun,
-        together AS own,
+        samples_count,
         -- Who comes a little before or after the crowd belongs to it.
-        max(together) OVER around AS crowd,
+        max(sure + if(samples_count, sampled, 0)) OVER around AS crowd,
         max(to_system_ports) OVER around AS to_system_ports
-    FROM counted
+    FROM compared
     WINDOW around AS (
         PARTITION BY peer, kind, port
         ORDER BY begun
@@ -75,8 +59,7 @@ SELECT
     u.port,
     u.packets,
     u.bytes,
-    -- A neighbour's crowd is none of those who were answered.
-    if(u.must_be_many AND c.own = 0, 0, c.crowd) AS crowd,
+    if(u.must_be_many AND NOT c.samples_count, 0, c.crowd) AS crowd,
     c.to_system_ports
 FROM unasked AS u
 JOIN crowds AS c

@@ -21,7 +21,9 @@ WITH sides AS (
             WHEN endpoint_first IS NULL AND peer_first IS NOT NULL THEN 'peer'
             WHEN endpoint_first < peer_first THEN 'endpoint'
             WHEN peer_first < endpoint_first THEN 'peer'
-        END AS earlier
+        END AS earlier,
+        -- Headers of IP and TCP take so many bytes at most without rare options.
+        if(contains(endpoint_ip, ':'), 80, 60) AS header_bytes
     FROM stored_records
 ),
 opened AS (
@@ -125,6 +127,9 @@ SELECT
     END AS handshake_s,
     endpoint_sent,
     peer_sent,
+    coalesce(endpoint_payload_bytes > 0, endpoint_bytes > header_bytes * endpoint_packets)
+        AS endpoint_sent_data,
+    coalesce(peer_payload_bytes > 0, peer_bytes > header_bytes * peer_packets) AS peer_sent_data,
     is_one_sided,
     endpoint_packets,
     endpoint_bytes,

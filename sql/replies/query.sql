@@ -1,17 +1,13 @@
--- What a sample left out may have been sent: of one record made from samples nobody knows
--- whether it was answered. Of many that began together it shows, as answers are sampled too.
+-- Of one record made from samples nobody knows whether more of the conversation followed. Of many
+-- that began together it shows, as what follows is sampled too.
 SELECT
     peer,
-    protocol,
     time_bucket(INTERVAL 10 SECONDS, first_seen) AS begun,
-    -- A host that knows of no call resets what comes in answer to it.
-    count(*) FILTER (peer_sent AND (protocol <> 6 OR coalesce(peer_tcp_flags & 4 = 0, true)))
-        AS from_peer,
-    count(*) FILTER (peer_sent AND sampling_rate > 1) AS sampled_from_peer,
-    count(*) FILTER (
-        protocol = 6 AND endpoint_sent
-        AND (endpoint_spoke OR coalesce(endpoint_tcp_flags & 22 = 16, true))
-    ) AS endpoint_went_on
+    count(DISTINCT endpoint_ip) FILTER (
+        -- A host that knows of no call resets what comes in answer to it (RFC 9293, 3.5.2).
+        (peer_sent AND coalesce(peer_tcp_flags & 23 <> 4, true))
+        OR (endpoint_sent AND (endpoint_spoke OR coalesce(endpoint_tcp_flags & 22 = 16, true)))
+    ) AS conversing
 FROM contacts
-WHERE protocol IN (6, 17) AND (SELECT bool_or(sampled > 0) FROM sensors)
+WHERE protocol = 6 AND (SELECT bool_or(sampled > 0) FROM sensors)
 GROUP BY ALL

@@ -17,7 +17,7 @@ WITH busy AS (
 ),
 heard AS MATERIALIZED (
     SELECT
-        channel, protocol, endpoint_port, peer_port, opened_at, first_seen, opens, from_endpoint,
+        channel, endpoint_port, peer_port, opened_at, first_seen, opens, from_endpoint,
         endpoint_sent, endpoint_first, endpoint_last, endpoint_burst_starts, endpoint_burst_ends,
         peer_sent, peer_first, peer_last, peer_burst_starts, peer_burst_ends,
         endpoint_spoke, was_answered, sure_pause_s, sampling_rate,
@@ -108,9 +108,8 @@ moments AS (
     FROM heard
     -- Answers to calls that the host never made are the echo of forged packets.
     WHERE opens AND (from_endpoint OR peer_sent OR endpoint_spoke)
-        -- A single sample may come from the midst of anything, but each TCP connection has a port
-        -- of its own; several make a beginning.
-        AND (sampling_rate = 1 OR packets >= 4 OR protocol = 6)
+        -- A single sample may come from the midst of anything; several make a beginning.
+        AND (sampling_rate = 1 OR packets >= 4)
 ),
 spaced AS (
     SELECT

@@ -2,6 +2,7 @@ WITH lines AS MATERIALIZED (
     SELECT
         *,
         greatest(start_regularity, beat_regularity, start_in_regularity) AS regularity,
+        greatest(start_bits, beat_bits, start_in_bits) AS bits,
         CASE
             WHEN start_regularity >= greatest(beat_regularity, start_in_regularity)
                 THEN 'start'
@@ -16,6 +17,7 @@ logins AS (
         protocol,
         service_port,
         sum(spoken)::BIGINT AS sessions,
+        sum(host_unseen) / sum(connections) AS unseen_share,
         count(*) AS hosts,
         max(spoken) AS sessions_per_host,
         median(duration_median_s) AS duration_s,
@@ -60,7 +62,7 @@ chosen AS (
         endpoint_ip,
         count(*) FILTER (regularity >= 0.5) AS rhythm_channels,
         arg_min(channel, row(
-            service_kind IN ('clock', 'name'), -regularity, -connections,
+            service_kind IN ('clock', 'name'), -regularity, -bits, -connections,
             first_seen, last_seen, protocol, service_port, peer
         )) AS rhythm_channel,
         arg_min(channel, row(
@@ -84,6 +86,7 @@ SELECT
     coalesce(l.service_port, 0) AS login_port,
     coalesce(l.duration_s, 0) AS login_duration_s,
     l.dispersion AS login_dispersion,
+    coalesce(l.unseen_share, 0) AS login_unseen_share,
     coalesce(l.span_s, 0) AS login_span_s,
     coalesce(m.sessions, 0) AS delivery_sessions,
     coalesce(m.hosts, 0) AS delivery_hosts,
@@ -129,6 +132,7 @@ SELECT
     END AS rhythm_near_share,
     rhythm.resolution_s AS rhythm_resolution_s,
     rhythm.answered AS rhythm_answered,
+    rhythm.host_unseen / rhythm.connections AS rhythm_unseen_share,
     rhythm.peer_bytes_median AS rhythm_peer_bytes,
     rhythm.peer_bytes_dispersion AS rhythm_peer_dispersion,
     rhythm.endpoint_bytes_median AS rhythm_endpoint_bytes,

@@ -152,7 +152,7 @@ def test_what_is_computed_in_parts_rests_on_nothing_that_needs_all_endpoints() -
 def test_what_is_merged_names_an_aggregate_for_all_but_its_key() -> None:
     merged = [view for view in views() if view.is_merged]
     keys = {view.name: [c.name for c in view.columns if not c.merge] for view in merged}
-    assert keys == {"hosts": ["peer"], "replies": ["peer", "protocol", "begun"]}
+    assert keys == {"hosts": ["peer"], "replies": ["peer", "begun"]}
 
 
 @pytest.mark.parametrize("view", [v for v in views() if v.is_merged], ids=lambda view: view.name)

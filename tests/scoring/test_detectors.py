@@ -298,23 +298,44 @@ def test_password_guessing_is_listed_and_a_night_at_the_terminal_is_not() -> Non
     assert not scored([guess, work, *other_hosts(5)], "198.51.100.2").listed
 
 
-@pytest.mark.parametrize("hidden", ["endpoint", "peer"])
-def test_guessing_shows_in_one_direction_and_a_flood_of_forged_segments_is_none(
-    hidden: str,
-) -> None:
-    def one_way(flags: str) -> dict[str, Any]:
-        sides: dict[str, Any] = {
-            "endpoint": {"ip": "198.51.100.1", "port": 40000},
-            "peer": {"host": "a", "port": 22},
-        }
-        told = {"flags": flags, "packets": 12, "bytes": 2000, "at": 0, "until": 4}
-        for name, side in sides.items():
-            side.update({"unknown": True} if name == hidden else told)
-        return {**sides, "exported": True, "repeat": {"times": 30, "every": 9}}
+def one_way(hidden: str, flags: str, times: int, port: int, every: float) -> dict[str, Any]:
+    """Sessions of which one direction alone is seen."""
+    sides: dict[str, Any] = {
+        "endpoint": {"ip": "198.51.100.1", "port": 40000 if port == 22 else port},
+        "peer": {"host": "a", "port": port if port == 22 else 40000},
+    }
+    told = {"flags": flags, "packets": 12, "bytes": 2000, "at": 0, "until": 4}
+    for name, side in sides.items():
+        side.update({"unknown": True} if name == hidden else told)
+    return {**sides, "exported": True, "repeat": {"times": times, "every": every}}
 
-    guessing = scored([one_way("SAF"), *other_hosts(5)])
-    assert (guessing.role, guessing.listed) == ("bruteforce", True)
-    assert scored([one_way("A"), *other_hosts(5)]).role != "bruteforce"
+
+@pytest.mark.parametrize(
+    ("hidden", "enough"),
+    [
+        pytest.param("endpoint", 10, id="of-hosts"),
+        # What endpoints send may all be forged: more is asked of it.
+        pytest.param("peer", 30, id="of-endpoints"),
+    ],
+)
+def test_guessing_shows_in_one_direction_and_a_flood_without_handshakes_is_none(
+    hidden: str, enough: int
+) -> None:
+    def found(flags: str, times: int) -> ScoredEndpoint:
+        return scored([one_way(hidden, flags, times, 22, 9), *other_hosts(5)])
+
+    assert (found("SAF", enough).role, found("SAF", enough).listed) == ("bruteforce", True)
+    assert not found("SAF", enough - 4).listed
+    assert found("A", enough).role != "bruteforce"
+
+
+def test_a_beacon_that_could_be_forged_is_worth_less() -> None:
+    real, forged = (
+        scored([one_way(hidden, "SAF", 40, 8444, 60), *other_hosts(30)])
+        for hidden in ("endpoint", "peer")
+    )
+    assert real.role == forged.role == "c2"
+    assert real.listed and forged.score < real.score
 
 
 def test_amplifiers_in_a_crowd_are_listed_and_a_resolver_is_not() -> None:
@@ -351,63 +372,50 @@ def test_reflected_handshakes_in_a_crowd_are_listed() -> None:
     assert roles == {"reflector"}
 
 
-def samples(
-    senders: range, *, answers: bool = False, port: int = 40000, host: str = "a", to: int = 4433
-) -> Rows:
-    """Single datagrams between others and a host, each one packet in a hundred."""
+def samples(senders: range, flags: str = "SA", *, of_host: bool = False, at: float = 0) -> Rows:
+    """Single packets between others and a host, each one in a hundred."""
     rows = []
     for n in senders:
-        told = {"packets": 1, "bytes": 1200, "at": n / 100}
+        told = {"packets": 1, "bytes": 52, "flags": flags, "at": at + n / 100}
         sides: dict[str, Any] = {
-            "endpoint": {"ip": f"198.51.{n // 200}.{n % 200}", "port": port},
-            "peer": {"host": host, "port": to},
+            "endpoint": {"ip": f"198.51.{n // 200}.{n % 200}", "port": 443},
+            "peer": {"host": "a", "port": 1000 + n},
         }
         for name, side in sides.items():
-            side.update(told if (name == "peer") == answers else {"unknown": True})
-        rows.append({**sides, "protocol": "udp", "exported": True, "sampling_rate": 100})
+            side.update(told if (name == "peer") == of_host else {"unknown": True})
+        rows.append({**sides, "exported": True, "sampling_rate": 100})
     return rows
 
 
-def talk(host: str) -> Rows:
-    """What samples show of a host that talks with a site."""
-    side = {"port": 4000, "flags": "A", "packets": 1, "bytes": 52, "at": 900}
-    shown = {"endpoint": {"ip": "192.0.2.1", "port": 443, "unknown": True}}
-    shown |= {"peer": {"host": host, **side}, "repeat": {"times": 30, "every": 60}}
-    return [{**shown, "exported": True, "sampling_rate": 100}]
-
-
-CROWD = samples(range(200))
+CROWD = samples(range(300))
 
 
 @pytest.mark.parametrize(
-    ("rows", "roles"),
+    ("others", "roles"),
     [
-        pytest.param([*CROWD, *talk("a")], {"ddos"}, id="flood"),
-        pytest.param([*CROWD[:90], *talk("a")], set(), id="too-few-to-tell"),
-        pytest.param(
-            [*CROWD, *samples(range(200, 202), answers=True), *talk("a")],
-            {"ddos"},
-            id="hardly-answered",
-        ),
-        # Who downloads acknowledges one packet in ten, or fewer; a site answers each visitor.
-        pytest.param(
-            [*CROWD, *samples(range(200, 204), answers=True), *talk("a")], set(), id="acknowledged"
-        ),
-        pytest.param(
-            [*CROWD, *samples(range(200, 400), answers=True), *talk("a")], set(), id="popular-site"
-        ),
-        pytest.param([*samples(range(200), port=443), *talk("a")], set(), id="downloads"),
-        # Where the answers of this host take another way, none could be seen.
-        pytest.param([*CROWD, *talk("z")], set(), id="answers-elsewhere"),
-        pytest.param(CROWD, set(), id="nothing-seen-of-hosts"),
+        pytest.param([], {"reflector"}, id="reflected"),
+        pytest.param(samples(range(300), "R", of_host=True), {"reflector"}, id="reset"),
+        pytest.param(samples(range(300, 330), "A"), {"reflector"}, id="hardly-more"),
+        # Who was called goes on, and so does who called.
+        pytest.param(samples(range(300, 331), "A"), set(), id="went-on"),
+        pytest.param(samples(range(300, 331), "A", at=50), set(), id="went-on-later"),
+        pytest.param(samples(range(300, 331), "AR", of_host=True), set(), id="called"),
+        # One talk is none of all.
+        pytest.param(samples(range(300, 301), "A") * 40, {"reflector"}, id="one-who-went-on"),
     ],
 )
-def test_a_crowd_that_is_only_sampled_is_a_flood_if_its_host_could_be_seen_to_answer(
-    rows: Rows, roles: set[str]
+def test_a_crowd_of_answers_that_is_only_sampled_is_listed_if_nothing_follows(
+    others: Rows, roles: set[str]
 ) -> None:
-    with connect(rows) as connection:
+    with connect([*CROWD, *others]) as connection:
         found = score(endpoint_features(connection), THRESHOLD)
-    assert {e.role for e in found if e.listed and e.endpoint.startswith("198.51.")} == roles
+    assert {e.role for e in found if e.listed} == roles
+
+
+def test_a_crowd_of_sampled_datagrams_may_be_that_of_a_popular_site() -> None:
+    crowd = [{**row, "protocol": "udp"} for row in samples(range(300))]
+    with connect(crowd) as connection:
+        assert not any(e.listed for e in score(endpoint_features(connection), THRESHOLD))
 
 
 def test_a_flood_from_one_source_is_listed() -> None:

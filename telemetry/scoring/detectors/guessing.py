@@ -19,9 +19,8 @@ def _evaluate(f: Columns) -> Evidence:
     # One session a host is a look at the banner; three or more are guesses.
     sub = sub * (0.5 + 0.5 * ramp(f["login_sessions_per_host"], 1, 3))
     sub = np.where(f["asked_for"], 0.6 * sub, sub)
-    # Of one direction alone, a forger could have said it all.
-    hidden = (f["half_seen_share"] > 0.5) | ~f["both_ways"]
-    sub = np.where(hidden, 0.7 * sub, sub)
+    # Where nothing of the host is seen, a forger could have said it all.
+    sub = np.where(f["login_unseen_share"] > 0.5, 0.7 * sub, sub)
 
     def sentence(i: int) -> str:
         return (

@@ -31,6 +31,8 @@ TIMER = 0.4
 def _evaluate(f: Columns) -> Evidence:
     series = f["rhythm_series"].astype(str)
     sub = f["rhythm_regularity"] * _habit(f) * popularity(f)
+    # Where nothing of the host is seen, a forger could have said it all.
+    sub = np.where(f["rhythm_unseen_share"] > 0.5, 0.7 * sub, sub)
     # Fewer than some twenty seconds of rhythm are one page loading, whatever its pace.
     sub = sub * ramp(f["rhythm_gaps"] * f["rhythm_median_s"], 10, 45)
     # A host with dozens of unusual partners runs peer-to-peer software.
