@@ -16,13 +16,13 @@ from cyclopts import App, CycloptsError
 from flows._environment import isolate, state_folder, use_server
 from flows._job import Job, SourcesRefused, StepFailed, given
 from flows._server import Server, ServerError
-from telemetry.cli import DEFAULTS, Json, Options, Sources
+from telemetry.cli import DEFAULTS, Json, Options, Sources, stoppable
 from telemetry.console import Console
 from telemetry.errors import SekishoError
 from telemetry.pipeline import expand
 
 _SLOW_ROOMS = ("lake", "features")
-_EPILOGUE = "Exit code 0: done. 1: a run failed. 2: wrong usage, or refused."
+_EPILOGUE = "Exit code 0: done. 1: a run failed. 2: wrong usage, or refused. 130: stopped."
 
 
 class _Command(NamedTuple):
@@ -54,6 +54,10 @@ _COMMANDS = {
 
 def main(name: str) -> int:
     """Runs a flow with the arguments of this process; returns the exit code."""
+    return stoppable(lambda: _answer(name))
+
+
+def _answer(name: str) -> int:
     _log_to_stderr()
     app = _app(name)
     try:
@@ -69,9 +73,6 @@ def main(name: str) -> int:
         return error.exit_code
     except ServerError as error:
         print(f"sekisho: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("sekisho: stopped; nothing that was stored is lost.", file=sys.stderr)
         return 1
     except BrokenPipeError:
         return 1

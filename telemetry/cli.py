@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -120,6 +120,11 @@ Json = Annotated[bool, Parameter(negative=())]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
+    return stoppable(lambda: _answer(arguments))
+
+
+def stoppable(run: Callable[[], int]) -> int:
+    """Runs a command that Ctrl-C stops with a sentence; returns the exit code."""
     interrupted = False
 
     def interrupt(*_: Any) -> None:
@@ -134,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGALRM, interrupt)
             signal.signal(signal.SIGINT, interrupt)
     try:
-        return _answer(arguments)
+        return run()
     except (KeyboardInterrupt, RuntimeError, SystemError) as stop:
         # Compiled code that Ctrl-C meets tells of it in its own way.
         if not (interrupted or isinstance(stop, KeyboardInterrupt)):
@@ -152,12 +157,16 @@ def command() -> NoReturn:
     gc.set_threshold(100_000)
     # Arrow's own pool keeps what tables of one size took from those of another.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    code = main()
+    leave(main())
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process; everything is closed."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             if stream is not None:  # whoever starts us may have closed it
                 stream.flush()
-    # Everything is closed. To take compiled code and libraries down one by one is half a second.
+    # To take compiled code and libraries down one by one is half a second.
     os._exit(code)
 
 

@@ -671,10 +671,10 @@ def _can_become_nobody() -> bool:
 
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
-    """A file system of 4 MB, in memory."""
+    """A file system of 8 MB, in memory."""
     place = tmp_path / "disk"
     place.mkdir()
-    options = ["-t", "tmpfs", "-o", "size=4m", "none", str(place)]
+    options = ["-t", "tmpfs", "-o", "size=8m", "none", str(place)]
     if os.geteuid() != 0 or subprocess.run(["mount", *options], check=False).returncode:
         pytest.skip("a small disk can be mounted by root only")
     yield place
@@ -687,7 +687,7 @@ def test_a_full_disk_loses_nothing(small_disk, filled):
     before = stored(lake)
     ballast = small_disk / "ballast"
     codes = []
-    for free_kb in (0, 4, 16, 64, 128, 256, 512):
+    for free_kb in (0, 4, 16, 64, 256, 1024, 2048, 4096):
         ballast.unlink(missing_ok=True)
         state = os.statvfs(small_disk)
         ballast.write_bytes(bytes(max(0, state.f_bavail * state.f_frsize - free_kb * 1024)))

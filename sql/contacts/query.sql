@@ -207,7 +207,7 @@ SELECT
     endpoint_spoke,
     -- Numbers are sorted and joined faster than names. Nobody can choose addresses that share
     -- one, as they could with `hash`.
-    md5_number(concat_ws(' ', endpoint_ip, peer, protocol, service_port)) AS channel,
+    md5_number(concat_ws(' ', endpoint_ip, peer, protocol, service_port))::UUID AS channel,
     was_answered,
     from_endpoint,
     opens,

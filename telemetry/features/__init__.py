@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from telemetry.features.catalog import View, ViewColumn, views
+from telemetry.features.catalog import View, ViewColumn, about, views
 from telemetry.features.compute import endpoint_features, endpoint_parts, pair_features
 
-__all__ = ["View", "ViewColumn", "endpoint_features", "endpoint_parts", "pair_features", "views"]
+__all__ = [
+    "View",
+    "ViewColumn",
+    "about",
+    "endpoint_features",
+    "endpoint_parts",
+    "pair_features",
+    "views",
+]

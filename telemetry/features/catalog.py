@@ -85,6 +85,24 @@ def views() -> list[View]:
     return list(found.values())
 
 
+def about() -> tuple[str, str]:
+    """Returns name and SELECT of a view that says what the views and their columns mean."""
+    rows = [
+        (view.name, number, column.name, column.unit, column.meaning)
+        for view in views()
+        for number, column in enumerate(
+            (ViewColumn("", "", f"{view.grain}. {view.why}"), *view.columns)
+        )
+    ]
+    values = ", ".join(f"({', '.join(map(_literal, row))})" for row in rows)
+    names = "view_name, place, column_name, unit, meaning"
+    return "about", f"SELECT * FROM (VALUES {values}) AS about({names}) ORDER BY ALL"
+
+
+def _literal(value: object) -> str:
+    return str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"
+
+
 def needed_for(name: str) -> list[View]:
     """Returns a view and all it rests on, in dependency order."""
     by_name = {view.name: view for view in views()}

@@ -253,6 +253,8 @@ def build(
                 connection.execute(statement).fetchall()
             _create_views(connection, views, stubs)
             connection.commit()
+            # Where the disk is full, closing would leave it half written and say nothing.
+            connection.execute("CHECKPOINT").fetchall()
         finally:
             connection.close()
         aside.chmod(FILE_MODE)

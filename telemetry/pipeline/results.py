@@ -76,6 +76,9 @@ def score(
             endpoints = Scores.ranked(
                 scoring.score(part, settings.threshold).table for part in parts
             )
+            endpoints.between_foreign = connection.sql(
+                "SELECT coalesce(count(peer_ip) / nullif(count(*), 0), 0) FROM stored_records"
+            ).fetchall()[0][0]
         watch.stage("select")
         days = lake.retention_days() or 0
         chosen = scoring.select(endpoints, rules, utc_now(), utc_now() + timedelta(days=days))
@@ -196,7 +199,10 @@ def explain(settings: Settings, endpoint: str) -> dict[str, Any]:
     scores = read_scores(settings)
     found = scores.of_address(name)
     if not found:
-        raise Refused("No selected endpoint has that address; `sekisho list` names them.")
+        raise Refused(
+            "No selected endpoint has that address; `sekisho list` names them. Of others, whether "
+            "they were seen and how they scored, nothing is told."
+        )
     services = query(
         settings,
         f"""

@@ -5,7 +5,7 @@ own reason, and the score is the chance that not all of them are wrong,
 `1 - Π (1 - weight · sub_score)`. A detector that only supports is scaled by the strongest
 one of its role that stands alone. The strongest role names the endpoint.
 
-The trained model (models/endpoint_risk/) will take the place of `_role_scores`.
+A trained model would take the place of `_role_scores`; models/README.md says why none does.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def score(features: pa.Table, threshold: float) -> Scores:
     roles = _role_scores(doubts)
     best = np.argmax(roles, axis=0)
     scores = np.round(roles[best, np.arange(len(best))], DIGITS)
+    met_inside = columns["seen_out_in"] | columns["seen_in_out"]
     table = pa.Table.from_arrays(
         [
             features["endpoint_ip"],
@@ -57,7 +58,7 @@ def score(features: pa.Table, threshold: float) -> Scores:
             pa.array(np.where(scores > 0, np.array(ROLES)[best], "unknown")),
             pa.array(scores >= threshold),
             pa.array(np.rint(100 * scores).astype(np.int32)),
-            _reasons(best, scores, evidence, doubts),
+            _reasons(best, scores, evidence, doubts, met_inside),
             _times(features["first_seen"]),
             _times(features["last_seen"]),
             features["records"],
@@ -96,7 +97,11 @@ def _role_scores(doubts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _reasons(
-    best: npt.NDArray[Any], scores: Floats, evidence: list[Evidence], doubts: Floats
+    best: npt.NDArray[Any],
+    scores: Floats,
+    evidence: list[Evidence],
+    doubts: Floats,
+    met_inside: npt.NDArray[np.bool_],
 ) -> pa.Array:
     """Returns the evidence for each endpoint's strongest role, in words, strongest first.
 
@@ -116,7 +121,7 @@ def _reasons(
         reasons = [
             {
                 "name": name,
-                "text": one.sentence(i),
+                "text": one.sentence(i) if met_inside[i] else _abroad(one.sentence(i)),
                 "contribution": round(score * doubt / total, DIGITS),
             }
             for doubt, name, one in found
@@ -127,6 +132,14 @@ def _reasons(
     kind = schema(Layer.SCORE).field("reasons").type
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     return pa.ListArray.from_arrays(offsets, pa.array(flat, kind.value_type), type=kind)
+
+
+def _abroad(sentence: str) -> str:
+    """Returns a sentence on an endpoint that no inside host has to do with."""
+    for inside, abroad in (("an inside", "a foreign"), ("inside host", "foreign host"),
+                           ("nobody inside", "nobody")):  # fmt: skip
+        sentence = sentence.replace(inside, abroad)
+    return sentence
 
 
 def sub_scores(features: pa.Table) -> dict[str, npt.NDArray[Any]]:

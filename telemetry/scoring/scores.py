@@ -21,10 +21,13 @@ class Scores(Sequence[ScoredEndpoint]):
 
     Attributes:
         table: Their rows, with the columns of `Layer.SCORE`.
+        between_foreign: Of the records they were made from, the share between two foreign
+            addresses; 0 where that is not known.
     """
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
+        self.between_foreign = 0.0
 
     @classmethod
     def ranked(cls, parts: Iterable[pa.Table]) -> Scores:

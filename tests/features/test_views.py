@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from telemetry.errors import SettingsError
 from telemetry.features import (
     View,
+    about,
     catalog,
     compute,
     endpoint_features,
@@ -75,6 +76,17 @@ def test_about_names_exactly_the_views_that_the_query_reads(view: View) -> None:
         except duckdb.CatalogException:
             read.add(missing)
     assert read - {catalog.BASE} == set(view.depends_on)
+
+
+def test_the_view_about_says_what_all_others_mean() -> None:
+    name, sql = about()
+    with duckdb.connect() as connection:
+        rows = connection.sql(sql).fetchall()
+    told = [(view.name, column.name) for view in views() for column in (view, *view.columns)]
+    assert name == "about" and len(rows) == len(told)
+    assert {row[0] for row in rows} == {view.name for view in views()}
+    (why,) = [row for row in rows if row[:2] == ("contacts", 0)]
+    assert why[2] == "" and why[4].startswith("one record and foreign end of it. The endpoint's")
 
 
 def test_a_circle_of_views_is_refused() -> None:

@@ -94,7 +94,8 @@ def _few_hosts(f: Columns) -> Evidence:
     told_by = steps(f["all_hosts"], {10: 0.3, 100: 0.6, 1000: 1.0})
     rare = np.maximum(1 - ramp(share, 0.01, 0.1), np.where(f["hosts"] <= 2, 0.8, 0.0))
     sub = np.where(f["all_hosts"] >= 10, rare * told_by, np.where(f["hosts"] == 1, 0.2, 0.0))
-    sub[f["all_hosts"] == 0] = 0.0
+    # Where it has to do with foreign addresses alone, they are not counted.
+    sub[(f["all_hosts"] == 0) | ~(f["seen_out_in"] | f["seen_in_out"])] = 0.0
 
     def sentence(i: int) -> str:
         return (
