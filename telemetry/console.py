@@ -45,6 +45,7 @@ _MOST = 0.9
 _SHOWN = 3
 """Endpoints of each role shown on a terminal; files and --json hold them all."""
 _SHOWN_ROWS = 500
+_SHOWN_OF_CASE = 15
 _SHOWN_ITEMS = 3
 """Rows of an answer to a query; laying out more takes a terminal too long."""
 
@@ -329,7 +330,15 @@ def print_case(case: Mapping[str, Any], as_json: bool) -> None:
     print(f"\n{_drawn(case['course'])}")
     first, last = (case[when].partition(".")[0] for when in ("first_seen", "last_seen"))
     print(f"{first}{last:>{max(len(case['course']) - len(first), len(last) + 1)}}  UTC\n")
-    print_table(pa.Table.from_pylist(case["services"]), False)
+    sampled = max(peer["sampling_rate"] for peer in case["peers"])
+    if sampled > 1:
+        print(f"Made from samples, one packet in up to {sampled:,}: bytes are those of samples.\n")
+    for name in ("services", "peers"):
+        rows = case[name]
+        print_table(pa.Table.from_pylist(rows[:_SHOWN_OF_CASE]), False)
+        if len(rows) > _SHOWN_OF_CASE:
+            print(f"… and {len(rows) - _SHOWN_OF_CASE:,} more {name}; --json prints them all")
+        print()
 
 
 def _drawn(counts: Sequence[int]) -> str:

@@ -716,6 +716,17 @@ def test_a_full_disk_loses_nothing(small_disk, filled):
     assert_still_whole(lake, 2)
 
 
+@pytest.mark.parametrize(
+    "words", ["query FROM+sources", "list", "score", "report", "explain 8.8.8.8", "audit verify"]
+)
+def test_a_lake_that_is_not_there_is_said_in_one_way(tmp_path, words):
+    nowhere = tmp_path / "nowhere"
+    answer = call(*(word.replace("+", " ") for word in words.split()), "--lake", nowhere)
+    assert answer.code == 1 and is_one_sentence(answer)
+    assert f"There is no lake at {nowhere}; check --lake" in answer.err
+    assert not nowhere.exists()
+
+
 def test_a_lake_that_another_run_holds_is_refused(lake):
     meta = Lake.peek(lake)
     with Lake.create_or_open(lake, policy_tag=meta.policy_tag, key_id=meta.key_id):

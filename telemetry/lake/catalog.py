@@ -27,11 +27,13 @@ from telemetry.lake.files import lake_errors
 from telemetry.lake.layout import (
     CATALOG,
     FILE_MODE,
+    NO_LAKE,
     QUARANTINE,
     RECORDS,
     SCORES,
     SELECTION,
     SPILL,
+    TABLE,
     TMP,
 )
 from telemetry.lake.table import Listed, StoredSource
@@ -128,7 +130,9 @@ def work_connection(
     """
     root = lake.resolve()
     if not (root / CATALOG).is_file():
-        raise LakeError(f"There is no catalog in {lake}; check --lake, or ingest sources first.")
+        if (root / TABLE).is_file():
+            raise LakeError(f"No run has ended in the lake {lake} yet; give its sources again.")
+        raise LakeError(NO_LAKE.format(lake))
     config: _Config = CLOSED | {
         "memory_limit": memory,
         "temp_directory": str(root / TMP / f"{SPILL}{os.getpid()}"),

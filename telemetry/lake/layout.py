@@ -31,6 +31,7 @@ STORED = (RECORDS, SCORES, SELECTION, QUARANTINE)
 FOLDERS = (*STORED, TMP, LISTS, REPORTS, CERTIFICATES)
 KNOWN = {*FOLDERS, TABLE, f"{TABLE}-wal", f"{TABLE}-shm", CATALOG, LOCK, "ledger.jsonl"}
 """What may stand in a folder that is to become a lake."""
+NO_LAKE = "There is no lake at {}; check --lake, or ingest sources first."
 
 
 class Partition(NamedTuple):

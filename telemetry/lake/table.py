@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 from telemetry.errors import LakeError
 from telemetry.lake.layout import (
     FILE_MODE,
+    NO_LAKE,
     QUARANTINE,
     RECORDS,
     SCORES,
@@ -205,7 +206,7 @@ class FileTable:
         """
         path = root / TABLE
         if not writer and not path.is_file():
-            raise LakeError(f"There is no lake at {root}; check --lake, or ingest sources first.")
+            raise LakeError(NO_LAKE.format(root))
         if writer:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, FILE_MODE))
         # Without a log there is nothing to share with a writer: a reader of one moment needs no

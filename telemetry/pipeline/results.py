@@ -180,8 +180,9 @@ def explain(settings: Settings, endpoint: str) -> dict[str, Any]:
 
     Returns:
         The endpoint as in `score --json`; `services`, for each protocol, port and opener the
-        records, peers, and bytes that the endpoint sent and got; `course`, how many
-        records began in each of `COURSE` equal parts of the time between first and last.
+        records, peers, and bytes that the endpoint sent and got; `peers`, the same for each
+        other end, by its pseudonym if it is inside; `course`, how many records began in each of
+        `COURSE` equal parts of the time between first and last.
 
     Raises:
         SettingsError: This is no address.
@@ -221,6 +222,23 @@ def explain(settings: Settings, endpoint: str) -> dict[str, Any]:
         ORDER BY records DESC, c.protocol, port, opened_by
         """,
     )
+    peers = query(
+        settings,
+        f"""
+        SELECT
+            peer,
+            if(any_value(peer_is_domestic), 'inside', 'foreign') AS side,
+            count(*) AS records,
+            sum(endpoint_bytes)::BIGINT AS sent_bytes,
+            sum(peer_bytes)::BIGINT AS got_bytes,
+            max(sampling_rate) AS sampling_rate,
+            min(first_seen) AS first_seen,
+            max(last_seen) AS last_seen
+        FROM {seen}
+        GROUP BY peer
+        ORDER BY records DESC, peer
+        """,
+    )
     course = query(
         settings,
         f"""
@@ -237,6 +255,7 @@ def explain(settings: Settings, endpoint: str) -> dict[str, Any]:
     return {
         **endpoint_json(found[0]),
         "services": services.to_pylist(),
+        "peers": peers.to_pylist(),
         "course": [parts.get(part, 0) for part in range(COURSE)],
     }
 

@@ -419,6 +419,10 @@ def _lines(path: Path) -> Iterator[bytes]:
                 left -= len(line)
                 yield line
     except OSError as error:
+        if not path.parent.exists():
+            raise LedgerError(
+                f"There is no lake at {path.parent}; check --lake, or ingest sources first."
+            ) from None
         raise LedgerError(
             f"Cannot read the ledger {path}: {error.strerror}; check --lake."
         ) from None

@@ -84,9 +84,20 @@ SERVICE = closed(
     first_seen=TIME,
     last_seen=TIME,
 )
+PEER = closed(
+    peer={"type": "string", "minLength": 1},
+    side={"enum": ["inside", "foreign"]},
+    records={"type": "integer", "minimum": 1},
+    sent_bytes={"type": ["integer", "null"], "minimum": 0},
+    got_bytes={"type": ["integer", "null"], "minimum": 0},
+    sampling_rate={"type": "integer", "minimum": 1},
+    first_seen=TIME,
+    last_seen=TIME,
+)
 CASE = closed(
     **_ENDPOINT,
     services=array(SERVICE, minItems=1),
+    peers=array(PEER, minItems=1),
     course=array(COUNT, minItems=60, maxItems=60),
 )
 ENDPOINTS = closed(endpoints=array(ENDPOINT))
@@ -156,6 +167,7 @@ def test_a_case_agrees_with_the_score_and_adds_up(answers):
     assert {name: case[name] for name in scored} == scored
     assert sum(case["course"]) == sum(one["records"] for one in case["services"])
     assert case["records"] == sum(case["course"])
+    assert case["records"] == sum(one["records"] for one in case["peers"])
 
 
 @pytest.mark.parametrize(
@@ -184,6 +196,8 @@ def test_a_case_is_drawn_for_a_person(answers, lake):
     for said, bars in ((shown, " .,:;+*%#"), (utf8, " ▁▂▃▄▅▆▇█")):
         (course,) = [line for line in said.splitlines() if line and set(line) <= set(bars)]
         assert len(course) == 60
+    peers = {one["peer"] for one in answers["explain"].json["peers"]}
+    assert all(peer in shown for peer in peers)
 
 
 @pytest.mark.parametrize("name", ["ingest", "again"])
