@@ -237,11 +237,11 @@ def test_what_a_crash_left_open_in_the_ledger_is_settled(tmp_path: Path, monkeyp
 
     with monkeypatch.context() as broken:
         broken.setattr(Lake, "commit", power_off)
-        assert call("ingest", CAPTURES / "rawip.pcap", *options).code == 1
+        assert call("ingest", CAPTURES / "rawip.pcap", *options).code == 130
     assert call("ingest", CAPTURES / "cooked.pcap", *options).code == 0
     with monkeypatch.context() as broken:
         broken.setattr(Lake, "merge", power_off)
-        assert call("ingest", CAPTURES / "rawip.pcap", *options).code == 1
+        assert call("ingest", CAPTURES / "rawip.pcap", *options).code == 130
     lines = (lake / "ledger.jsonl").read_text().splitlines()
     ends = [e["kind"] for e in map(json.loads, lines) if e["kind"] in ("commit", "abandoned")]
     assert ends == ["abandoned", "commit", "commit"]

@@ -188,7 +188,7 @@ def test_a_crash_in_a_rotation_is_told_by_the_next_run(
 
     with monkeypatch.context() as broken:
         broken.setattr(Keys, "rotate", power_off)
-        assert call("keys", "rotate", *options).code == 1
+        assert call("keys", "rotate", *options).code == 130
     assert call("score", *options).code == 0
     states = [e["facts"]["state"] for e in entries(Path("lake")) if e["kind"] == "rotate"]
     assert states == ["begun", "interrupted"]
