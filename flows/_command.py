@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError
 from flows._environment import isolate, state_folder, use_server
 from flows._job import Job, SourcesRefused, StepFailed, given
 from flows._server import Server, ServerError
-from telemetry.cli import DEFAULTS, Json, Options, Sources, stoppable
+from telemetry.cli import DEFAULTS, STOPPED, Json, Options, Sources, leave, stoppable
 from telemetry.console import Console
 from telemetry.errors import SekishoError
 from telemetry.pipeline import expand
@@ -54,7 +54,10 @@ _COMMANDS = {
 
 def main(name: str) -> int:
     """Runs a flow with the arguments of this process; returns the exit code."""
-    return stoppable(lambda: _answer(name))
+    code = stoppable(lambda: _answer(name))
+    if code == STOPPED:
+        leave(code)  # libraries that were stopped complain when they are taken down
+    return code
 
 
 def _answer(name: str) -> int:

@@ -40,8 +40,8 @@ _STAGES = {
     "report": "Writing the report",
     "retention": "Erasing what is due",
 }
-_MOST = 0.9
-"""Share of records without an end at home, from which the home is doubted."""
+_HOME_IS_DOUBTED = 0.9
+"""Share of records without an end at home, from which a run asks whether it is the right one."""
 _SHOWN = 3
 """Endpoints of each role shown on a terminal; files and --json hold them all."""
 _SHOWN_ROWS = 500
@@ -219,7 +219,7 @@ class Console(Watcher):
         roles = listed.roles
         summary = ", ".join(f"{n} {role}" for role, n in roles.most_common()) or "none"
         self._out.print(f"[bold]Endpoints[/bold]  {before}{len(listed):,} listed: {summary}")
-        if endpoints.between_foreign > _MOST:
+        if endpoints.between_foreign > _HOME_IS_DOUBTED:
             self._out.print(
                 f"  {100 * endpoints.between_foreign:.1f} % of the records are between two foreign "
                 "addresses: if hosts of yours are among them, make a new lake with your --home or "

@@ -716,6 +716,21 @@ def test_a_full_disk_loses_nothing(small_disk, filled):
     assert_still_whole(lake, 2)
 
 
+def test_a_run_asks_whether_the_home_is_right_where_nothing_has_an_end_there(tmp_path):
+    home = ("--home", "9.9.9.0/24", "--lake", tmp_path / "lake")
+    found = call("run", CAPTURES / "border-b.pcapng", *home)
+    assert found.code == 0
+    assert "100.0 % of the records are between two foreign addresses" in found.words
+    reasons = [
+        reason
+        for one in call("list", *home, "--json").json["endpoints"]
+        for reason in one["reasons"]
+    ]
+    assert reasons and not any("inside" in reason["text"] for reason in reasons)
+    mine = call("run", CAPTURES / "border-b.pcapng", "--lake", tmp_path / "mine")
+    assert "between two foreign" not in mine.words
+
+
 @pytest.mark.parametrize(
     "words", ["query FROM+sources", "list", "score", "report", "explain 8.8.8.8", "audit verify"]
 )

@@ -120,6 +120,31 @@ def test_an_interrupt_is_one_sentence(tmp_path: Path, after: float) -> None:
     assert call("ingest", CAPTURES / "rawip.pcap", "--lake", lake, "--key", key).code == 0
 
 
+def test_an_interrupt_of_a_flow_is_the_same_sentence(tmp_path: Path) -> None:
+    lake, key = tmp_path / "lake", fixed_key(tmp_path / "key")
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "flows.daily",
+            str(CAPTURES),
+            "--lake",
+            str(lake),
+            "--key",
+            str(key),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    wait_for(process, (lake / "ledger.jsonl").exists)
+    time.sleep(0.8)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == b"sekisho: Stopped; nothing that was stored is lost.\n"
+
+
 def test_an_interrupt_that_a_library_swallows_is_said_again(tmp_path: Path) -> None:
     process = _started(["run", str(CAPTURES), "--lake", str(tmp_path)], DEAF, subprocess.PIPE)
     assert process.stdout and process.stdout.readline() == b"on\n"
