@@ -378,6 +378,8 @@ def print_evaluation(answer: Mapping[str, Any], as_json: bool) -> None:
         f"{answer['per_10000']} per 10,000, at most {answer['per_10000_at_most']} (95 %).\n"
         "Precision is the least that the bound allows, where so many of all endpoints are bad."
     )
+    print("\nAt other thresholds:")
+    print_table(pa.Table.from_pylist(answer["thresholds"]), False)
     for name, title in (
         ("views", "The same records, as poorer sources would have told them"),
         ("field", "The same records, by the methods of the field"),

@@ -21,7 +21,8 @@ WITH presence AS (
         sum(endpoint_packets) FILTER (peer_silent)::BIGINT AS one_way_packets,
         sum(endpoint_bytes) FILTER (peer_silent)::BIGINT AS one_way_bytes,
         max(endpoint_packets / greatest(duration_s, 1)) FILTER (peer_silent)
-            AS one_way_packets_per_s
+            AS one_way_packets_per_s,
+        max(last_seen) FILTER (peer_silent) AS one_way_last
     FROM contacts
     -- A sensor that never shows two sides of a conversation cannot tell "unanswered".
     JOIN (SELECT sensor, both_ways FROM sensors) USING (sensor)
@@ -118,7 +119,8 @@ knocking AS (
         count(*) FILTER (kind IN ('syn', 'touch') AND closed_to_strangers) AS tcp_closed_tries,
         count(*) FILTER (kind = 'udp' AND probed) AS udp_probed_tries,
         count(DISTINCT peer) FILTER (kind = 'echo') AS echo_hosts,
-        epoch_us(max(first_seen) - min(first_seen)) / 1e6 AS span_s
+        epoch_us(max(first_seen) - min(first_seen)) / 1e6 AS span_s,
+        max(first_seen) AS last
     FROM tries
     WHERE kind IS NOT NULL
     GROUP BY endpoint_ip
@@ -142,6 +144,7 @@ SELECT
     coalesce(p.one_way_packets, 0) AS one_way_packets,
     coalesce(p.one_way_bytes, 0) AS one_way_bytes,
     coalesce(p.one_way_packets_per_s, 0) AS one_way_packets_per_s,
+    p.one_way_last,
     coalesce(k.tcp_tries, 0) AS tcp_tries,
     coalesce(k.udp_tries, 0) AS udp_tries,
     coalesce(k.udp_ports, 0) AS udp_ports,
@@ -154,6 +157,7 @@ SELECT
     coalesce(k.udp_probed_tries, 0) AS udp_probed_tries,
     coalesce(k.echo_hosts, 0) AS echo_hosts,
     coalesce(k.span_s, 0) AS tried_span_s,
+    k.last AS tried_last,
     coalesce(w.hosts, 0) AS widest_port_hosts,
     coalesce(w.service_port, 0) AS widest_port,
     coalesce(v.ports, 0) AS most_ports_on_a_host

@@ -26,6 +26,7 @@ got AS (
 held AS (
     SELECT
         m.endpoint_ip,
+        m.first_seen,
         m.peer AS target,
         g.first_peer AS source,
         coalesce(
@@ -44,6 +45,7 @@ SELECT
     count(*) AS calls,
     count(*) FILTER (passed_on) AS passed_on,
     count(DISTINCT source) FILTER (passed_on) AS sources,
-    count(DISTINCT target) FILTER (passed_on) AS targets
+    count(DISTINCT target) FILTER (passed_on) AS targets,
+    max(first_seen) FILTER (passed_on) AS last
 FROM held
 GROUP BY endpoint_ip

@@ -72,6 +72,9 @@ def card(
         f"Not read, and so not found: {unread}." if unread else "",
         "## Of addresses with like scores, how many are bad\n\nThe labels are a collection of "
         "attacks: on a border far fewer are bad.\n\n" + _table(calibration),
+        "## At other thresholds\n\nFound, and listed of the harmless, if all from a score on were "
+        "listed. Set `threshold` by how many false ones there is time to look at.\n\n"
+        + _table(answer["thresholds"]),
         _section(answer, "views", "The same records, as poorer sources would have told them"),
         _section(answer, "field", "The same records, by the methods of the field"),
         "## By data set\n\n" + _table(answer["sets"]),

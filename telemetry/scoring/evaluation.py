@@ -27,6 +27,8 @@ and for forged sources."""
 BASE_RATES: Final = (1e-3, 1e-4)
 """Shares of bad endpoints among all, at which precision is told: that of a border is far from
 that of a collection of attacks (Wails et al., NDSS 2024)."""
+THRESHOLDS: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Scores from which an endpoint might be listed, to choose from."""
 FALSE_POSITIVES: Final = (1, 10, 100, 1000)
 """Harmless pairs in 10,000 that may score higher."""
 LEVEL: Final = 0.95
@@ -137,7 +139,7 @@ def evaluate(
     Returns:
         Plain facts: `roles` and `sets` with counts and shares, `false_positives` among the
         harmless with its rate per 10,000 and an exact upper bound, `precision` at base rates,
-        `calibration`.
+        `calibration`, and `thresholds`: what would be found from other scores on.
     """
     scored = {name: {_canonical(e.endpoint): e for e in found} for name, found in results.items()}
     judged = [label for label in labels if not label.inferred and label.dataset in scored]
@@ -160,6 +162,7 @@ def evaluate(
             for role, facts in roles.items()
         },
         "calibration": _calibration(pairs),
+        "thresholds": [_from_score(least, bad, harmless) for least in THRESHOLDS],
         "sets": [_set(name, scored[name], pairs) for name in sorted(scored)],
     }
 
@@ -255,6 +258,19 @@ def _calibration(pairs: _Pairs) -> list[dict[str, Any]]:
         }
         for place, items in sorted(bins.items())
     ]
+
+
+def _from_score(least: float, bad: _Pairs, harmless: _Pairs) -> dict[str, Any]:
+    """Tells what would be found of each role if all from a score on were listed."""
+    labelled = Counter(label.role for label, _ in bad)
+    found = Counter(label.role for label, one in bad if one and one.score >= least)
+    false = sum(one.score >= least for _, one in harmless if one)
+    return {
+        "threshold": least,
+        **{role: f"{found[role]:,} of {labelled[role]:,}" for role in sorted(labelled)},
+        "false_positives": f"{false} of {len(harmless):,}",
+        "per_10000_at_most": round(1e4 * upper_bound(false, len(harmless)), 1),
+    }
 
 
 def _set(name: str, scored: Mapping[str, ScoredEndpoint], pairs: _Pairs) -> dict[str, Any]:

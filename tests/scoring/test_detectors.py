@@ -61,6 +61,34 @@ def test_a_beacon_to_an_odd_port_is_listed_with_its_numbers() -> None:
     assert "8444" in texts["odd_port"]
 
 
+def once_more(days: float) -> dict[str, Any]:
+    """The endpoint of `call`, so many days later: a page is read there."""
+    begin = 86400 * days
+    return call(port=443, times=1, endpoint={"at": begin + 0.1, "until": begin + 0.4},
+                peer={"at": begin, "until": begin + 0.3})  # fmt: skip
+
+
+def test_what_it_did_fades_while_it_is_seen_to_do_something_else() -> None:
+    days = (0, 7, 20, 37, 67)
+    found = {day: scored([call(), once_more(day), *other_hosts(30)]) for day in days}
+    assert found[0].score == found[7].score > found[20].score > found[37].score > found[67].score
+    assert found[0].listed
+    assert not found[37].listed
+    assert "before it was last seen" not in found[7].reasons[0].text
+    assert found[37].reasons[0].text.endswith("; that was 37 d before it was last seen")
+    # After a week, thirty days halve each sub-score; supporting ones go with what they support.
+    share = {day: {r.name: r.contribution for r in found[day].reasons} for day in (7, 37)}
+    assert share[37]["rhythm"] < share[7]["rhythm"]
+
+
+def test_what_is_seen_no_more_does_not_fade_beside_others_that_are() -> None:
+    beacon = call()
+    later = call("192.0.2.250", 443, "reader", times=1,
+                 endpoint={"at": 4e7, "until": 4e7}, peer={"at": 4e7, "until": 4e7})  # fmt: skip
+    alone = scored([beacon, *other_hosts(30)])
+    assert scored([beacon, later, *other_hosts(29)]).score == alone.score
+
+
 def over_days(number: int, **more: Any) -> Rows:
     """An inside host that browses the same place once a day."""
     return [call("192.0.2.200", 443, "reader", times=number, every=86400, **more)]
