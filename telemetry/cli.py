@@ -210,7 +210,7 @@ def run(*sources: Sources, json: Json = False, options: Options = DEFAULTS) -> N
     """Ingest sources, score every foreign endpoint, write the list and the report.
 
     Args:
-        sources: Files, folders, quoted patterns, zip files, or - for standard input.
+        sources: Files, folders, quoted patterns, zip and tar files, or - for standard input.
         json: Answer in JSON.
         options: Shared options.
     """
@@ -228,7 +228,7 @@ def ingest(*sources: Sources, json: Json = False, options: Options = DEFAULTS) -
     """Read sources into the lake; each is read once, whatever its name.
 
     Args:
-        sources: Files, folders, quoted patterns, zip files, or - for standard input.
+        sources: Files, folders, quoted patterns, zip and tar files, or - for standard input.
         json: Answer in JSON.
         options: Shared options.
     """

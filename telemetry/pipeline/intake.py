@@ -179,9 +179,9 @@ def _walk(root: Path, own: set[Path]) -> list[Path]:
 
 
 def in_order(groups: list[Group], session: Session) -> list[tuple[Place, bool]]:
-    """Looks into zip files; returns all sources, and whether each was named itself.
+    """Looks into archives; returns all sources, and whether each was named itself.
 
-    Sources of a folder, a pattern or a zip file come in time order.
+    Sources of a folder, a pattern or an archive come in time order.
     """
     from telemetry.readers import in_time_order, places
 

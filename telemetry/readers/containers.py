@@ -1,10 +1,10 @@
 """Containers: packed bytes in, plain bytes out, as a stream in bounded memory.
 
-`CONTAINERS` is the table of those that are recognised by their first bytes; a member of a
-zip file is unpacked by the method that its directory names.
+`CONTAINERS` is the table of those that are recognised by their first bytes; `ZIP_METHODS` of those
+that a zip file's directory names.
 
-Formats: RFC 1952 (gzip), RFC 8878 (zstd), the LZ4 frame format 1.6, bzip2, the .xz file format
-1.2, and PKWARE's APPNOTE for zip.
+Formats: RFC 1952 (gzip), RFC 8878 (zstd), the LZ4 frame format 1.6, bzip2, and the .xz file format
+1.2.
 """
 
 from __future__ import annotations
@@ -14,18 +14,13 @@ import hashlib
 import io
 import lzma
 import re
-import struct
-import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Protocol
 
 import lz4.frame
 import zstandard
-
-from telemetry.errors import SourceError
 
 BLOCK = 1 << 20
 """Bytes that a stream holds ready."""
@@ -34,8 +29,6 @@ _NESTED = 3
 _MOST_OUT = 4 * BLOCK
 _WINDOW = 1 << 27  # zstd --long=27, the most that the zstd tool accepts unasked
 _XZ_MEMORY = 1 << 28  # four times what `xz -9` needs
-_MOST_DIRECTORY = 1 << 23
-"""Bytes of the directory of a zip file: some hundred thousand members."""
 
 
 class _Decompressor(Protocol):
@@ -130,12 +123,11 @@ _BZIP2 = Container(
 )
 _XZ = Container("xz", "xz, in up to 256 MiB of memory", re.compile(rb"\xfd7zXZ\0"), _new_xz)
 CONTAINERS = (_GZIP, _ZSTD, _LZ4, _BZIP2, _XZ)
-"""Containers of one stream; beside them there is zip."""
-ABOUT_ZIP = "zip files; each member is a source: stored, deflate, bzip2, zstd, xz"
+"""Containers of one stream."""
 
 _DEFLATE = Container("deflate", "RFC 1951", re.compile(rb"(?!)"), lambda: _Inflate(-15))
-_STORED = 0
-_ZIP_METHODS = {8: _DEFLATE, 12: _BZIP2, 93: _ZSTD, 95: _XZ}
+ZIP_METHODS = {8: _DEFLATE, 12: _BZIP2, 93: _ZSTD, 95: _XZ}
+"""How members of zip files are packed, by PKWARE's numbers."""
 _ERRORS = (zlib.error, zstandard.ZstdError, lzma.LZMAError, OSError, EOFError, RuntimeError)
 _LONGEST_START = 10
 
@@ -269,158 +261,3 @@ def _recognise(head: bytes) -> Container | None:
         if container.start.match(head, start if start < len(head) else 0):
             return container
     return None
-
-
-# Zip files
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A file in a zip file.
-
-    Attributes:
-        name: Its name, for the caller's eyes only.
-        method: PKWARE's number of how it is packed.
-        encrypted: Whether it is.
-        header: Where its local header begins.
-        size: Packed bytes.
-        crc: CRC-32 of the plain bytes.
-    """
-
-    name: str
-    method: int
-    encrypted: bool
-    header: int
-    size: int
-    crc: int
-
-
-def is_zip(head: bytes) -> bool:
-    """Returns whether bytes begin as a zip file does."""
-    return head[:4] in (b"PK\3\4", b"PK\5\6")
-
-
-def zip_members(file: io.RawIOBase) -> list[Member]:
-    """Returns the files in a zip file, without what the macOS finder adds.
-
-    Args:
-        file: Seekable.
-
-    Raises:
-        SourceError: Its directory is missing, broken or far too long.
-    """
-    try:
-        with zipfile.ZipFile(_Bounded(file)) as directory:
-            infos = directory.infolist()
-        end = file.seek(0, io.SEEK_END)
-        if not all(0 <= info.header_offset < end for info in infos):
-            raise zipfile.BadZipFile
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, struct.error):
-        raise SourceError(
-            "The zip file's directory is missing or broken; fetch it again."
-        ) from None
-    found = [
-        Member(
-            info.filename,
-            info.compress_type,
-            bool(info.flag_bits & 0x2041),
-            info.header_offset,
-            info.compress_size,
-            info.CRC,
-        )
-        for info in sorted(infos, key=lambda info: info.header_offset)
-        if not info.filename.endswith("/") and not _is_hidden(info.filename)
-    ]
-    if any(a.header + a.size > b.header for a, b in pairwise(found)):
-        raise SourceError("The zip file's members overlap; unpack what you trust of it.")
-    return found
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part[:1] == "." or part == "__MACOSX" for part in name.split("/"))
-
-
-class _Bounded:
-    """A file of which no more than a zip file's directory may take is read at once."""
-
-    def __init__(self, file: io.RawIOBase) -> None:
-        self._file = file
-        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
-
-    def read(self, size: int = -1) -> bytes:
-        most = _MOST_DIRECTORY + 1
-        data = self._file.read(most if size < 0 else min(size, most)) or b""
-        if len(data) == most:
-            raise zipfile.BadZipFile
-        return data
-
-
-class MemberFile(io.RawIOBase):
-    """The packed bytes of a zip file's member, as a file of its own.
-
-    Attributes:
-        size: How many there are.
-    """
-
-    def __init__(self, file: io.FileIO, member: Member) -> None:
-        """Looks for the member.
-
-        Args:
-            file: The zip file, owned by this object from now on.
-            member: Of its directory.
-
-        Raises:
-            SourceError: It is encrypted, packed in a way that is not read, or not there.
-        """
-        self._file = file
-        self._member = member
-        if member.encrypted:
-            raise SourceError("It is encrypted; unpack it first.")
-        if member.method != _STORED and member.method not in _ZIP_METHODS:
-            raise SourceError("It is packed in a way that is not read; unpack it first.")
-        file.seek(member.header)
-        header = file.read(30)
-        if len(header) < 30 or header[:4] != b"PK\3\4":
-            raise SourceError("The zip file is broken where it should begin; fetch it again.")
-        self.size = member.size
-        self._start = member.header + 30 + sum(struct.unpack("<HH", header[26:30]))
-        self._at = 0
-
-    def readable(self) -> bool:
-        """Returns True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Returns True; to the start, that is."""
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Goes to an offset from the start of the packed bytes."""
-        assert whence == io.SEEK_SET
-        self._at = offset
-        return offset
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Reads packed bytes."""
-        self._file.seek(self._start + self._at)
-        n = self._file.readinto(memoryview(buffer)[: max(self.size - self._at, 0)]) or 0
-        self._at += n
-        return n
-
-    def fileno(self) -> int:
-        """Returns the zip file's descriptor."""
-        return self._file.fileno()
-
-    def close(self) -> None:
-        """Closes the zip file."""
-        self._file.close()
-        super().close()
-
-    def unpacked(
-        self, plain: io.BufferedReader[Any], damaged: Callable[[str], None], block: int = BLOCK
-    ) -> io.BufferedReader[Any]:
-        """Returns the member's plain bytes, given a stream of its packed ones."""
-        if self._member.method == _STORED:
-            return plain
-        container = _ZIP_METHODS[self._member.method]
-        return io.BufferedReader(Unpacked(plain, container, damaged, self._member.crc), block)

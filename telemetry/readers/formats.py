@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from telemetry.readers import all_readers
-from telemetry.readers.containers import ABOUT_ZIP, CONTAINERS
+from telemetry.readers.archives import ABOUT_TAR, ABOUT_ZIP
+from telemetry.readers.containers import CONTAINERS
 from telemetry.readers.packets.link import LINKS, Sight
 from telemetry.readers.packets.tunnel import ENCAPSULATIONS
 
@@ -36,6 +37,7 @@ def readable() -> list[Readable]:
         *(Readable("format", reader.name, reader.about) for reader in all_readers()),
         *(Readable("container", container.name, container.about) for container in CONTAINERS),
         Readable("container", "zip", ABOUT_ZIP),
+        Readable("container", "tar", ABOUT_TAR),
         *(Readable("link type", name, about) for name, about in links.items()),
         *(Readable("encapsulation", name, about) for name, about in ENCAPSULATIONS.items()),
     ]

@@ -1,4 +1,4 @@
-"""One input: a file, a zip file's member or standard input, known by hash, read as a stream."""
+"""One input: a file, an archive's member or standard input, known by hash, read as a stream."""
 
 from __future__ import annotations
 
@@ -14,15 +14,8 @@ from typing import Any, NamedTuple, cast
 
 from telemetry.errors import SourceError
 from telemetry.readers.ahead import ahead
-from telemetry.readers.containers import (
-    BLOCK,
-    Member,
-    MemberFile,
-    Unpacked,
-    is_zip,
-    unpack,
-    zip_members,
-)
+from telemetry.readers.archives import Archived, Member, members, open_member
+from telemetry.readers.containers import BLOCK, Unpacked, unpack
 
 HEAD = 64 * 1024
 """Bytes, after decompression, by which formats are recognised."""
@@ -36,7 +29,7 @@ class Place(NamedTuple):
 
     Attributes:
         path: File name, or `-`.
-        member: Of a zip file that holds several; None for the file itself.
+        member: Of an archive that holds several; None for the file itself.
         name: What to call it, for the caller's eyes only.
     """
 
@@ -64,7 +57,7 @@ class Source:
     def __init__(
         self,
         path: str,
-        file: io.FileIO | MemberFile,
+        file: io.FileIO | Archived,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         """Hashes a file, and looks at the first bytes.
@@ -86,7 +79,7 @@ class Source:
         self.is_pipe = not file.seekable()
         self._stat = os.fstat(file.fileno())
         self.size = 0 if self.is_pipe else self._stat.st_size
-        if isinstance(file, MemberFile):
+        if isinstance(file, Archived):
             self.size = file.size
         self.is_large = self.size >= LARGE
         self._sha256: str | None = None
@@ -191,7 +184,7 @@ class Source:
 
 
 def open_source(place: str | Place, progress: Callable[[int], None] | None = None) -> Source:
-    """Opens a file, the only file in a zip file, a member of one, or standard input for `-`.
+    """Opens a file, the only file in an archive, a member of one, or standard input for `-`.
 
     Args:
         place: File name, `-`, or one of `places`.
@@ -211,7 +204,7 @@ def open_source(place: str | Place, progress: Callable[[int], None] | None = Non
 
 
 def places(path: str) -> list[Place]:
-    """Returns the sources that a file holds: itself, or the members of a zip file.
+    """Returns the sources that a file holds: itself, or the members of an archive.
 
     A file that cannot be looked into is returned as it is; opening it will say why.
     """
@@ -220,16 +213,16 @@ def places(path: str) -> list[Place]:
         return whole
     try:
         with _open_file(Path(path)) as file:
-            members = zip_members(file) if is_zip(file.read(4)) else []
+            found = members(file)
     except (SourceError, OSError):
         return whole
-    if len(members) < 2:
+    if found is None or len(found) < 2:
         return whole
-    return [Place(path, member, f"{path}/{_shown(member.name)}") for member in members]
+    return [Place(path, member, f"{path}/{_shown(member.name)}") for member in found]
 
 
 def _shown(name: str) -> str:
-    """Returns a name from a zip file without what a terminal might obey."""
+    """Returns a name from an archive without what a terminal might obey."""
     return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
@@ -247,28 +240,28 @@ def head_of(place: Place) -> bytes:
 
 
 def _opened(
-    file: io.FileIO | MemberFile,
+    file: io.FileIO | Archived,
     plain: io.BufferedReader[Any],
     damaged: Callable[[str], None],
     block: int = BLOCK,
 ) -> tuple[list[str], io.BufferedReader[Any]]:
     """Returns the names of the containers and the bytes inside them."""
-    if not isinstance(file, MemberFile):
+    if not isinstance(file, Archived):
         return unpack(plain, damaged, block)
     names, stream = unpack(file.unpacked(plain, damaged, block), damaged, block)
-    return ["zip", *names], stream
+    return [*file.kind, *names], stream
 
 
-def _open(place: Place) -> io.FileIO | MemberFile:
+def _open(place: Place) -> io.FileIO | Archived:
     if place.path == "-":
         return _open_stdin()
     file = _open_file(Path(place.path))
     try:
         if place.member is not None:
-            return MemberFile(file, place.member)
-        is_archive = is_zip(file.read(4))
+            return open_member(file, place.member)
+        found = members(file)
         file.seek(0)
-        return MemberFile(file, _only(zip_members(file))) if is_archive else file
+        return file if found is None else open_member(file, _only(found))
     except OSError as error:
         file.close()
         raise SourceError(f"It cannot be read: {_os_reason(error)}.") from None
@@ -277,12 +270,12 @@ def _open(place: Place) -> io.FileIO | MemberFile:
         raise
 
 
-def _only(members: list[Member]) -> Member:
-    if len(members) > 1:
-        raise SourceError("It is a zip file that holds several files; read them one by one.")
-    if not members:
-        raise SourceError("It is a zip file that holds no file.")
-    return members[0]
+def _only(found: list[Member]) -> Member:
+    if len(found) > 1:
+        raise SourceError("It is an archive that holds several files; read them one by one.")
+    if not found:
+        raise SourceError("It is an archive that holds no file.")
+    return found[0]
 
 
 def _open_file(path: Path) -> io.FileIO:
@@ -365,7 +358,7 @@ class _Counted(io.RawIOBase):
 
     def __init__(
         self,
-        file: io.FileIO | MemberFile,
+        file: io.FileIO | Archived,
         progress: Callable[[int], None] | None,
         digest: hashlib._Hash | None,
     ) -> None:

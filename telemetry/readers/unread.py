@@ -56,7 +56,7 @@ _FORMATS = (
     _Unread(b"PK\5\6", "a zip file in a pipe or in another container", _ARCHIVE),
     _Unread(b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _ARCHIVE),
     _Unread(b"Rar!\x1a\x07", "a RAR archive", _ARCHIVE),
-    _Unread(b"ustar", "a tar archive", _ARCHIVE, 257),
+    _Unread(b"ustar", "a tar file in a pipe, in another archive or broken", _ARCHIVE, 257),
     _Unread(b"\x1f\x9d", "a file of compress", _ARCHIVE),
     _Unread(b"\x02\x21\x4c\x18", "a file in lz4's legacy format", _ARCHIVE),
     _Unread(b"LZIP", "an lzip file", _ARCHIVE),

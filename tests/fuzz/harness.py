@@ -79,7 +79,7 @@ def check(data: bytes, given: Given) -> list[Found]:
         given: How it is read.
 
     Returns:
-        What was found in each source: one, or the members of a zip file.
+        What was found in each source: one, or the members of an archive.
     """
     before = _memory()
     with tempfile.NamedTemporaryFile() as file, guarded_memory(data):

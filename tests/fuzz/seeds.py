@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import os
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from functools import cache
@@ -85,6 +86,13 @@ def packed() -> list[bytes]:
             if method:
                 file.writestr("b.pcap", plain)
         archives.append(archive.getvalue())
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(fileobj=(archive := io.BytesIO()), mode="w", format=form) as tarred:
+            for name in ("a.pcap", "long/" * 30 + "b.pcap"):
+                info = tarfile.TarInfo(name)
+                info.size = len(plain)
+                tarred.addfile(info, io.BytesIO(plain))
+        archives += [archive.getvalue(), gzip.compress(archive.getvalue())]
     linked = lz4.frame.compress(plain, content_checksum=True, block_linked=True)
     streams = [gzip.compress(plain), zstandard.compress(plain), linked, bz2.compress(plain)]
     return [*archives, *streams, lzma.compress(plain), gzip.compress(zstandard.compress(plain))]

@@ -36,7 +36,8 @@ from hypothesis import strategies as st
 
 from telemetry.errors import SourceError
 from telemetry.readers import Session, find_reader, in_time_order, open_source, places
-from telemetry.readers.containers import BLOCK, Unpacked, unpack, zip_members
+from telemetry.readers.archives import zip_members
+from telemetry.readers.containers import BLOCK, Unpacked, unpack
 from telemetry.readers.formats import names
 from telemetry.readers.source import Place
 
@@ -280,7 +281,7 @@ def test_padding_behind_a_container_is_no_damage() -> None:
         (b"\x7fver\0\0\0\x09", "Peek"),
         (b"\xde\xad\xbe\xef", "SiLK"),
         (b"7z\xbc\xaf\x27\x1c", "7-Zip"),
-        (bytes(257) + b"ustar\x0000", "tar archive"),
+        (bytes(257) + b"ustar\x0000", "tar file in a pipe"),
         (b"\x0a\x0d\x0d\x0a" + b"x" * 24, "pcapng"),
         (
             b"".join(
