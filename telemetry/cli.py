@@ -316,7 +316,14 @@ def query(
 
     if unselected != bool(reason and reason.strip()):
         raise SettingsError("--unselected and --reason go together; give both or none.")
-    print_table(pipeline.query(options.settings(), sql, reason if unselected else None), json)
+    answer = pipeline.query(options.settings(), sql, reason if unselected else None)
+    print_table(answer, json)
+    if not answer.num_rows and not unselected:
+        print(
+            "No rows. Records of endpoints that are not selected are kept apart and not shown "
+            "(README, What is selected).",
+            file=sys.stderr,
+        )
 
 
 @app.command
