@@ -17,7 +17,7 @@ from prefect.tasks import Task
 from flows._job import Job, SourcesRefused, StepFailed, logger, sealed
 from telemetry import pipeline
 from telemetry.records import IngestReport
-from telemetry.scoring.scores import Scores
+from telemetry.scoring.scores import Ranking
 
 Answer = TypeVar("Answer")
 RETRY_DELAYS_S = [5.0, 15.0, 60.0, 300.0]
@@ -58,7 +58,7 @@ def ingest(job: Job) -> IngestReport:
 
 
 @_step
-def score(job: Job) -> Scores:
+def score(job: Job) -> Ranking:
     """Scores every endpoint."""
     with sealed():
         endpoints = pipeline.score(job.settings, job.watch, run_id=job.run_id)

@@ -13,11 +13,11 @@ from prefect import flow
 
 from flows import _tasks
 from flows._job import find_job
-from telemetry.scoring.scores import Scores
+from telemetry.scoring.scores import Ranking
 
 
 @flow(persist_result=False, log_prints=False)
-def score(config: str | None = None) -> tuple[Scores, list[Path]]:
+def score(config: str | None = None) -> tuple[Ranking, list[Path]]:
     """Scores every endpoint in the lake, writes the list and the report.
 
     Args:

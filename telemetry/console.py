@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from telemetry.pipeline import AuditReport, Retained, RunReport
     from telemetry.report import Language
-    from telemetry.scoring.scores import Scores
+    from telemetry.scoring.scores import Ranking, Scores
 
 _STAGES = {
     "read": "Reading",
@@ -119,21 +119,21 @@ class Console(Watcher):
         else:
             self._show_ingest(report)
 
-    def scored(self, endpoints: Scores) -> None:
+    def scored(self, endpoints: Ranking) -> None:
         """Says how endpoints were scored."""
         self._bar.stop()
         if self._json:
-            _print_json({"endpoints": [endpoint_json(e) for e in endpoints]})
+            _print_json({"endpoints": map(endpoint_json, endpoints)})
         else:
-            self._show_endpoints(endpoints, f"{len(endpoints):,} scored, ")
+            self._show_ranking(endpoints)
 
     def listed(self, endpoints: Scores, files: list[Path]) -> None:
         """Says what is listed and where."""
         self._bar.stop()
         if self._json:
-            _print_json({"endpoints": [endpoint_json(e) for e in endpoints]})
+            _print_json({"endpoints": map(endpoint_json, endpoints)})
         else:
-            self._show_endpoints(endpoints, "")
+            self._show_listed(endpoints, "")
             self._show_files(files)
 
     def ran(self, report: RunReport) -> None:
@@ -143,7 +143,7 @@ class Console(Watcher):
             _print_json(run_json(report))
         else:
             self._show_ingest(report.ingest)
-            self._show_endpoints(report.endpoints, f"{len(report.endpoints):,} scored, ")
+            self._show_ranking(report.endpoints)
             if report.retained.erased.files:
                 self._show_erased(report.retained)
             self._show_files(report.files)
@@ -214,17 +214,22 @@ class Console(Watcher):
         table.add_row("  stored as parts of records", f"{_sum(sources, 'records_written')}")
         self._out.print(table)
 
-    def _show_endpoints(self, endpoints: Scores, before: str) -> None:
-        listed = endpoints.listed
-        roles = listed.roles
-        summary = ", ".join(f"{n} {role}" for role, n in roles.most_common()) or "none"
-        self._out.print(f"[bold]Endpoints[/bold]  {before}{len(listed):,} listed: {summary}")
+    def _show_ranking(self, endpoints: Ranking) -> None:
+        doubt = ""
         if endpoints.between_foreign > _HOME_IS_DOUBTED:
-            self._out.print(
-                f"  {100 * endpoints.between_foreign:.1f} % of the records are between two foreign "
+            doubt = (
+                f"{100 * endpoints.between_foreign:.1f} % of the records are between two foreign "
                 "addresses: if hosts of yours are among them, make a new lake with your --home or "
                 "--country."
             )
+        self._show_listed(endpoints.listed, f"{len(endpoints):,} scored, ", doubt)
+
+    def _show_listed(self, listed: Scores, before: str, doubt: str = "") -> None:
+        roles = listed.roles
+        summary = ", ".join(f"{n} {role}" for role, n in roles.most_common()) or "none"
+        self._out.print(f"[bold]Endpoints[/bold]  {before}{len(listed):,} listed: {summary}")
+        if doubt:
+            self._out.print(f"  {doubt}")
         if not listed:
             return
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -257,10 +262,10 @@ def ingest_json(report: IngestReport) -> dict[str, Any]:
 
 
 def run_json(report: RunReport) -> dict[str, Any]:
-    """Returns the answer of `run --json`."""
+    """Returns the answer of `run --json`, its endpoints to be read once."""
     return {
         "ingest": ingest_json(report.ingest),
-        "score": {"endpoints": [endpoint_json(e) for e in report.endpoints]},
+        "score": {"endpoints": map(endpoint_json, report.endpoints)},
         "files": [str(path) for path in report.files],
     }
 
@@ -353,6 +358,8 @@ def print_evaluation(answer: Mapping[str, Any], as_json: bool) -> None:
     """Prints what the scores are worth: a line a data set, a line a role, false positives."""
     import pyarrow as pa
 
+    from telemetry.scoring.evaluation import by_threshold
+
     if as_json:
         _print_json(dict(answer))
         return
@@ -379,7 +386,7 @@ def print_evaluation(answer: Mapping[str, Any], as_json: bool) -> None:
         "Precision is the least that the bound allows, where so many of all endpoints are bad."
     )
     print("\nAt other thresholds:")
-    print_table(pa.Table.from_pylist(answer["thresholds"]), False)
+    print_table(pa.Table.from_pylist(by_threshold(answer)), False)
     for name, title in (
         ("views", "The same records, as poorer sources would have told them"),
         ("field", "The same records, by the methods of the field"),
@@ -428,8 +435,26 @@ def print_account(made: AuditReport, language: Language) -> None:
 
 
 def _print_json(answer: dict[str, Any]) -> None:
+    """Prints an answer; what stands in an iterator is never held as a whole."""
     with suppress(BrokenPipeError):
-        print(_json(answer))
+        for piece in _pieces(answer):
+            sys.stdout.write(piece)
+        print()
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    if isinstance(value, dict) and any(isinstance(v, dict | Iterator) for v in value.values()):
+        for number, (key, inner) in enumerate(value.items()):
+            yield f"{', ' if number else '{'}{json.dumps(key)}: "
+            yield from _pieces(inner)
+        yield "}"
+    elif isinstance(value, Iterator):
+        yield "["
+        for number, item in enumerate(value):
+            yield f"{', ' if number else ''}{_json(item)}"
+        yield "]"
+    else:
+        yield _json(value)
 
 
 def _json(value: Any) -> str:

@@ -37,7 +37,6 @@ SELECT
     service_port,
     service_kind,
     first_seen,
-    last_seen,
     endpoint_bytes,
     peer_bytes_median,
     regularity,

@@ -7,6 +7,7 @@ WITH named AS (
         any_value(service_port) AS service_port,
         any_value(peer_is_domestic) AS peer_is_domestic
     FROM contacts
+    WHERE is_recent
     GROUP BY channel
 ),
 connections AS (
@@ -32,6 +33,7 @@ connections AS (
         sum(endpoint_packets)::BIGINT AS endpoint_packets,
         sum(peer_packets)::BIGINT AS peer_packets
     FROM contacts
+    WHERE is_recent
     GROUP BY ALL
 ),
 totals AS (

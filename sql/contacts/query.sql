@@ -200,16 +200,33 @@ joined AS (
     SELECT * EXCLUDE (ports_hash), true AS opens, first_seen AS opened_at
     FROM keyed
     WHERE ports_hash NOT IN (FROM repeated)
+),
+-- An endpoint is judged by the last thirty days on which it was seen: addresses change hands. Days
+-- are counted, not time, so that one broken clock or one late visit takes away no more than a day.
+judged AS (
+    SELECT endpoint_ip, list(day ORDER BY day DESC)[30] AS first_day
+    FROM (
+        SELECT DISTINCT endpoint_ip, epoch_us(first_seen) // 86400000000 AS day
+        FROM (
+            SELECT endpoint_ip, first_seen FROM records
+            UNION ALL
+            SELECT peer_ip, first_seen FROM records WHERE peer_ip IS NOT NULL
+        )
+        WHERE (SELECT count(DISTINCT day) > 30 FROM sensor_days)
+    )
+    GROUP BY endpoint_ip
 )
 SELECT
-    * EXCLUDE (half_seen, endpoint_spoke, was_answered, from_endpoint, opens, opened_at),
+    joined.* EXCLUDE (half_seen, endpoint_spoke, was_answered, from_endpoint, opens, opened_at),
     half_seen,
     endpoint_spoke,
     -- Numbers are sorted and joined faster than names. Nobody can choose addresses that share
     -- one, as they could with `hash`.
-    md5_number(concat_ws(' ', endpoint_ip, peer, protocol, service_port))::UUID AS channel,
+    md5_number(concat_ws(' ', joined.endpoint_ip, peer, protocol, service_port))::UUID AS channel,
     was_answered,
     from_endpoint,
     opens,
-    opened_at
+    opened_at,
+    coalesce(epoch_us(first_seen) // 86400000000 >= judged.first_day, true) AS is_recent
 FROM joined
+LEFT JOIN judged ON judged.endpoint_ip = joined.endpoint_ip

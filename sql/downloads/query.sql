@@ -10,8 +10,7 @@ WITH followed AS (
         b.regularity,
         b.service_kind AS beat_kind,
         b.median_s AS beat_median_s,
-        count(DISTINCT f.endpoint_ip) OVER (PARTITION BY b.peer, b.endpoint_ip) AS fetches,
-        f.last_seen
+        count(DISTINCT f.endpoint_ip) OVER (PARTITION BY b.peer, b.endpoint_ip) AS fetches
     FROM called AS f
     JOIN called AS b
         ON b.peer = f.peer AND b.endpoint_ip <> f.endpoint_ip
@@ -22,7 +21,5 @@ SELECT *
 FROM followed
 QUALIFY row_number() OVER (
     PARTITION BY endpoint_ip
-    ORDER BY
-        regularity DESC, fetches, before_s, bytes, last_seen DESC, service_port, beat_median_s,
-        beat_kind, peer
+    ORDER BY regularity DESC, fetches, before_s, bytes, service_port, beat_median_s, beat_kind, peer
 ) = 1

@@ -17,9 +17,7 @@ onset AS (
         coalesce(max(crowd) FILTER (kind IN ('amplified', 'answers')), 0) AS crowd_amplified,
         coalesce(max(crowd) FILTER (kind = 'udp'), 0) AS crowd_udp,
         coalesce(sum(packets) FILTER (kind IN ('amplified', 'answers')), 0)::BIGINT AS amplified_packets,
-        coalesce(sum(bytes) FILTER (kind IN ('amplified', 'answers')), 0)::BIGINT AS amplified_bytes,
-        max(begun) FILTER (kind IN ('reflected', 'amplified', 'answers')) AS reflected_last,
-        max(begun) FILTER (kind IN ('syn', 'tcp', 'udp')) AS flood_last
+        coalesce(sum(bytes) FILTER (kind IN ('amplified', 'answers')), 0)::BIGINT AS amplified_bytes
     FROM onsets
     GROUP BY endpoint_ip
 )
@@ -39,12 +37,10 @@ SELECT
     coalesce(d.regularity, 0) AS download_regularity,
     coalesce(d.beat_median_s, 0) AS download_median_s,
     d.beat_kind AS download_kind,
-    d.last_seen AS download_last,
     coalesce(r.calls, 0) AS relay_calls,
     coalesce(r.passed_on, 0) AS relay_passed_on,
     coalesce(r.sources, 0) AS relay_sources,
     coalesce(r.targets, 0) AS relay_targets,
-    r.last AS relay_last,
     coalesce(o.crowd_syn, 0) AS crowd_syn,
     coalesce(o.crowd_reflected, 0) AS crowd_reflected,
     coalesce(o.reflected_to_system_ports, 0) AS reflected_to_system_ports,
@@ -53,8 +49,6 @@ SELECT
     coalesce(o.crowd_udp, 0) AS crowd_udp,
     coalesce(o.amplified_packets, 0) AS amplified_packets,
     coalesce(o.amplified_bytes, 0) AS amplified_bytes,
-    o.reflected_last,
-    o.flood_last,
     rhythm_host.unusual_endpoints AS rhythm_host_unusual_endpoints,
     coalesce(kin.endpoints, 0) AS kin_endpoints,
     coalesce(kin.regularity, 0) AS kin_regularity,
@@ -62,7 +56,6 @@ SELECT
     coalesce(kin.service_port, 0) AS kin_port,
     kin.service_kind AS kin_kind,
     coalesce(kin.request_bytes, 0) AS kin_request_bytes,
-    kin.last_seen AS kin_last,
     retry_host.failed_endpoints AS retry_host_failed_endpoints,
     talk_host.unusual_endpoints AS talk_host_unusual_endpoints
 FROM endpoints AS p

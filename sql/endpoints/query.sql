@@ -4,25 +4,24 @@ WITH presence AS (
         min(first_seen) AS first_seen,
         max(last_seen) AS last_seen,
         count(*) AS records,
-        count(DISTINCT peer) AS hosts,
-        count(DISTINCT peer_net) AS host_networks,
+        count(DISTINCT peer) FILTER (is_recent) AS hosts,
+        count(DISTINCT peer_net) FILTER (is_recent) AS host_networks,
         count(DISTINCT time_bucket(INTERVAL 1 DAY, first_seen)) AS days,
         bool_or(direction = 'out_in') AS seen_out_in,
         bool_or(direction = 'in_out') AS seen_in_out,
         bool_or(direction = 'out_out') AS seen_out_out,
-        max(sampling_rate) AS sampling_rate,
-        bool_or(both_ways) AS both_ways,
-        count(*) FILTER (half_seen) / count(*) AS half_seen_share,
-        coalesce(bool_or(endpoint_tcp_flags & 16 > 0) FILTER (sampling_rate > 1), false)
+        max(sampling_rate) FILTER (is_recent) AS sampling_rate,
+        bool_or(both_ways) FILTER (is_recent) AS both_ways,
+        count(*) FILTER (is_recent AND half_seen) / count(*) FILTER (is_recent) AS half_seen_share,
+        coalesce(bool_or(endpoint_tcp_flags & 16 > 0) FILTER (is_recent AND sampling_rate > 1), false)
             AS sampled_ack,
         bool_or(
             NOT from_endpoint AND endpoint_sent AND peer_sent AND conn_state <> 'REJ'
-        ) AS asked_for,
-        sum(endpoint_packets) FILTER (peer_silent)::BIGINT AS one_way_packets,
-        sum(endpoint_bytes) FILTER (peer_silent)::BIGINT AS one_way_bytes,
-        max(endpoint_packets / greatest(duration_s, 1)) FILTER (peer_silent)
-            AS one_way_packets_per_s,
-        max(last_seen) FILTER (peer_silent) AS one_way_last
+        ) FILTER (is_recent) AS asked_for,
+        sum(endpoint_packets) FILTER (is_recent AND peer_silent)::BIGINT AS one_way_packets,
+        sum(endpoint_bytes) FILTER (is_recent AND peer_silent)::BIGINT AS one_way_bytes,
+        max(endpoint_packets / greatest(duration_s, 1)) FILTER (is_recent AND peer_silent)
+            AS one_way_packets_per_s
     FROM contacts
     -- A sensor that never shows two sides of a conversation cannot tell "unanswered".
     JOIN (SELECT sensor, both_ways FROM sensors) USING (sensor)
@@ -77,7 +76,7 @@ tries AS (
     LEFT JOIN services AS amplifies
         ON amplifies.protocol = c.protocol AND amplifies.port = c.endpoint_port
         AND c.endpoint_port <> c.peer_port
-    WHERE c.from_endpoint AND c.opens
+    WHERE c.is_recent AND c.from_endpoint AND c.opens
 ),
 per_port AS (
     SELECT
@@ -119,8 +118,7 @@ knocking AS (
         count(*) FILTER (kind IN ('syn', 'touch') AND closed_to_strangers) AS tcp_closed_tries,
         count(*) FILTER (kind = 'udp' AND probed) AS udp_probed_tries,
         count(DISTINCT peer) FILTER (kind = 'echo') AS echo_hosts,
-        epoch_us(max(first_seen) - min(first_seen)) / 1e6 AS span_s,
-        max(first_seen) AS last
+        epoch_us(max(first_seen) - min(first_seen)) / 1e6 AS span_s
     FROM tries
     WHERE kind IS NOT NULL
     GROUP BY endpoint_ip
@@ -144,7 +142,6 @@ SELECT
     coalesce(p.one_way_packets, 0) AS one_way_packets,
     coalesce(p.one_way_bytes, 0) AS one_way_bytes,
     coalesce(p.one_way_packets_per_s, 0) AS one_way_packets_per_s,
-    p.one_way_last,
     coalesce(k.tcp_tries, 0) AS tcp_tries,
     coalesce(k.udp_tries, 0) AS udp_tries,
     coalesce(k.udp_ports, 0) AS udp_ports,
@@ -157,7 +154,6 @@ SELECT
     coalesce(k.udp_probed_tries, 0) AS udp_probed_tries,
     coalesce(k.echo_hosts, 0) AS echo_hosts,
     coalesce(k.span_s, 0) AS tried_span_s,
-    k.last AS tried_last,
     coalesce(w.hosts, 0) AS widest_port_hosts,
     coalesce(w.service_port, 0) AS widest_port,
     coalesce(v.ports, 0) AS most_ports_on_a_host

@@ -8,7 +8,6 @@ WITH likes AS (
         c.service_port,
         c.service_kind,
         c.peer_bytes_median,
-        c.last_seen,
         a.regularity,
         a.median_s
     FROM called AS c
@@ -27,14 +26,12 @@ counted AS (
         any_value(peer_bytes_median) AS request_bytes,
         count(*) AS endpoints,
         max(regularity) AS regularity,
-        min(median_s) AS median_s,
-        max(last_seen) AS last_seen
+        min(median_s) AS median_s
     FROM likes
     GROUP BY endpoint_ip, peer, service_port
 )
 SELECT
-    endpoint_ip, peer, service_port, service_kind, request_bytes, endpoints, regularity, median_s,
-    last_seen
+    endpoint_ip, peer, service_port, service_kind, request_bytes, endpoints, regularity, median_s
 FROM counted
 QUALIFY row_number() OVER (
     PARTITION BY endpoint_ip ORDER BY regularity DESC, endpoints DESC, service_port, request_bytes, peer

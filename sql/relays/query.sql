@@ -2,7 +2,7 @@
 WITH made AS (
     SELECT endpoint_ip, peer, first_seen, peer_bytes, endpoint_bytes
     FROM contacts
-    WHERE peer_is_domestic AND opens AND from_endpoint AND protocol IN (6, 17)
+    WHERE is_recent AND peer_is_domestic AND opens AND from_endpoint AND protocol IN (6, 17)
         AND endpoint_spoke AND peer_sent
 ),
 got AS (
@@ -14,7 +14,7 @@ got AS (
         min(peer) AS first_peer,
         max(peer) AS last_peer
     FROM contacts
-    WHERE peer_is_domestic AND opens AND NOT from_endpoint AND protocol IN (6, 17)
+    WHERE is_recent AND peer_is_domestic AND opens AND NOT from_endpoint AND protocol IN (6, 17)
         AND endpoint_sent AND peer_sent
         AND endpoint_ip IN (SELECT endpoint_ip FROM made)
     GROUP BY endpoint_ip, first_seen, peer_bytes, endpoint_bytes
@@ -26,7 +26,6 @@ got AS (
 held AS (
     SELECT
         m.endpoint_ip,
-        m.first_seen,
         m.peer AS target,
         g.first_peer AS source,
         coalesce(
@@ -45,7 +44,6 @@ SELECT
     count(*) AS calls,
     count(*) FILTER (passed_on) AS passed_on,
     count(DISTINCT source) FILTER (passed_on) AS sources,
-    count(DISTINCT target) FILTER (passed_on) AS targets,
-    max(first_seen) FILTER (passed_on) AS last
+    count(DISTINCT target) FILTER (passed_on) AS targets
 FROM held
 GROUP BY endpoint_ip

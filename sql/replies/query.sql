@@ -9,5 +9,5 @@ SELECT
         OR (endpoint_sent AND (endpoint_spoke OR coalesce(endpoint_tcp_flags & 22 = 16, true)))
     ) AS conversing
 FROM contacts
-WHERE protocol = 6 AND (SELECT bool_or(sampled > 0) FROM sensors)
+WHERE is_recent AND protocol = 6 AND (SELECT bool_or(sampled > 0) FROM sensors)
 GROUP BY ALL

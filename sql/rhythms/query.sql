@@ -12,6 +12,7 @@ WITH busy AS (
         any_value(protocol) AS protocol,
         any_value(service_port) AS service_port
     FROM contacts
+    WHERE is_recent
     GROUP BY channel
     HAVING sum(coalesce(len(endpoint_burst_starts), 1) + coalesce(len(peer_burst_starts), 1)) >= 4
 ),
@@ -23,7 +24,7 @@ heard AS MATERIALIZED (
         endpoint_spoke, was_answered, sure_pause_s, sampling_rate,
         coalesce(endpoint_packets, 0) + coalesce(peer_packets, 0) AS packets
     FROM contacts
-    WHERE channel IN (SELECT channel FROM busy)
+    WHERE is_recent AND channel IN (SELECT channel FROM busy)
 ),
 talked AS (
     SELECT

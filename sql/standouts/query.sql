@@ -22,8 +22,7 @@ logins AS (
         max(spoken) AS sessions_per_host,
         median(duration_median_s) AS duration_s,
         coalesce(median(peer_bytes_dispersion), median(endpoint_bytes_dispersion)) AS dispersion,
-        epoch_us(max(last_seen) - min(first_seen)) / 1e6 AS span_s,
-        max(last_seen) AS last
+        epoch_us(max(last_seen) - min(first_seen)) / 1e6 AS span_s
     FROM lines
     WHERE service_kind = 'login' AND opened_by_endpoint * 2 > connections AND spoken > 0
     GROUP BY endpoint_ip, protocol, service_port
@@ -37,8 +36,7 @@ mails AS (
         count(*) AS hosts,
         sum(spoken)::BIGINT AS sessions,
         median(endpoint_bytes_median) AS bytes,
-        epoch_us(max(last_seen) - min(first_seen)) / 1e6 AS span_s,
-        max(last_seen) AS last
+        epoch_us(max(last_seen) - min(first_seen)) / 1e6 AS span_s
     FROM lines
     WHERE protocol = 6 AND service_port = 25 AND peer_is_domestic
         AND opened_by_endpoint * 2 > connections AND spoken > 0
@@ -46,7 +44,7 @@ mails AS (
 ),
 -- The channel by which an inside host sent it the most, and much more than it got.
 uploads AS (
-    SELECT endpoint_ip, peer_bytes, endpoint_bytes, service_port, service_kind, last_seen
+    SELECT endpoint_ip, peer_bytes, endpoint_bytes, service_port, service_kind
     FROM lines
     WHERE peer_is_domestic AND opened_by_endpoint = 0 AND answered > 0
         AND peer_bytes > 4 * endpoint_bytes
@@ -90,17 +88,14 @@ SELECT
     l.dispersion AS login_dispersion,
     coalesce(l.unseen_share, 0) AS login_unseen_share,
     coalesce(l.span_s, 0) AS login_span_s,
-    l.last AS login_last,
     coalesce(m.sessions, 0) AS delivery_sessions,
     coalesce(m.hosts, 0) AS delivery_hosts,
     coalesce(m.bytes, 0) AS delivery_bytes,
     coalesce(m.span_s, 0) AS delivery_span_s,
-    m.last AS delivery_last,
     coalesce(u.peer_bytes, 0) AS upload_bytes,
     coalesce(u.endpoint_bytes, 0) AS upload_got_bytes,
     coalesce(u.service_port, 0) AS upload_port,
     u.service_kind AS upload_kind,
-    u.last_seen AS upload_last,
     rhythm.peer AS rhythm_peer,
     rhythm.series AS rhythm_series,
     rhythm.service_kind AS rhythm_kind,
@@ -142,7 +137,6 @@ SELECT
     rhythm.peer_bytes_dispersion AS rhythm_peer_dispersion,
     rhythm.endpoint_bytes_median AS rhythm_endpoint_bytes,
     rhythm.endpoint_bytes_dispersion AS rhythm_endpoint_dispersion,
-    rhythm.last_seen AS rhythm_last,
     retry.peer AS retry_peer,
     retry.protocol AS retry_protocol,
     retry.service_kind AS retry_kind,
@@ -151,7 +145,6 @@ SELECT
     retry.failed_seconds AS retry_failed_seconds,
     retry.answered AS retry_answered,
     epoch_us(retry.last_seen - retry.first_seen) / 1e6 AS retry_span_s,
-    retry.last_seen AS retry_last,
     talk.peer AS talk_peer,
     talk.protocol AS talk_protocol,
     talk.service_kind AS talk_kind,
@@ -163,8 +156,7 @@ SELECT
     coalesce(talk.beat_gaps, 0) AS talk_pauses,
     coalesce(talk.beat_median_s, 0) AS talk_pause_s,
     talk.endpoint_bytes AS talk_endpoint_bytes,
-    talk.peer_bytes AS talk_peer_bytes,
-    talk.last_seen AS talk_last
+    talk.peer_bytes AS talk_peer_bytes
 FROM chosen
 JOIN lines AS rhythm ON rhythm.channel = chosen.rhythm_channel
 JOIN lines AS retry ON retry.channel = chosen.retry_channel

@@ -34,7 +34,7 @@ contact AS (
     FROM contacts
     LEFT JOIN amplifiers AS theirs ON theirs.port = contacts.endpoint_port
     LEFT JOIN amplifiers AS ours ON ours.port = contacts.peer_port
-    WHERE opens AND endpoint_sent
+    WHERE is_recent AND opens AND endpoint_sent
 )
 SELECT
     endpoint_ip,

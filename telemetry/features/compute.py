@@ -2,17 +2,20 @@
 
 What rests on the records of one endpoint alone is computed for some endpoints at a time, on all
 cores: sorts fit the memory, whatever the size of the lake. What the detectors read of each part
-waits packed, in some hundred bytes an endpoint; what rests on all endpoints, in the engine.
+waits packed, in some hundred bytes an endpoint, beyond a limit on the disk; what rests on all
+endpoints, in the engine, which has a limit of its own.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
-from typing import Any, Final, NamedTuple, Protocol
+from typing import IO, Any, Final, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -29,6 +32,8 @@ _WORKERS = 4
 """Parts at a time; each has so many fewer records."""
 _ENDPOINT = 8
 """One endpoint's features take the memory of so many records, and the scores' besides."""
+_HELD = 64 << 20
+"""Bytes of packed parts that wait in memory."""
 _ALL = "all_"
 _GIVEN = "given"
 
@@ -66,17 +71,21 @@ def endpoint_features(connection: Connection, part: int = PART) -> pa.Table:
     return pa.concat_tables(endpoint_parts(connection, part)).sort_by("endpoint_ip")
 
 
-def endpoint_parts(connection: Connection, part: int = PART) -> Generator[pa.Table]:
+def endpoint_parts(
+    connection: Connection, part: int = PART, spill: Path | None = None
+) -> Generator[pa.Table]:
     """Yields the features of every foreign endpoint, some endpoints at a time.
 
     Args:
         connection: As for `endpoint_features`; nothing else may be asked meanwhile.
         part: As for `endpoint_features`.
+        spill: Folder for what would take too much memory, in a file without a name; None keeps
+            all in memory.
 
     Yields:
         Tables with the columns of sql/endpoint_features, each endpoint in one of them.
     """
-    return _compute(connection, "endpoint_features", part)
+    return _compute(connection, "endpoint_features", part, spill)
 
 
 def pair_features(connection: Connection, part: int = PART) -> pa.Table:
@@ -93,7 +102,9 @@ def pair_features(connection: Connection, part: int = PART) -> pa.Table:
     return parts.sort_by([("endpoint_ip", "ascending"), ("peer", "ascending")])
 
 
-def _compute(connection: Connection, name: str, part: int) -> Generator[pa.Table]:
+def _compute(
+    connection: Connection, name: str, part: int, spill: Path | None = None
+) -> Generator[pa.Table]:
     *steps, last = needed_for(name)
     plan = _plan(steps, last)
     threads = connection.sql("SELECT current_setting('threads')").fetchall()[0][0]
@@ -112,24 +123,26 @@ def _compute(connection: Connection, name: str, part: int) -> Generator[pa.Table
             if last.by_endpoint:
                 yield from (_stream([one[last.name]]).read_all() for one in found)
             else:
-                packed = _gathered(connection, plan, found)
-                yield from _finished(connection, plan, last, packed, max(1, part // _ENDPOINT))
+                store = stack.enter_context(_stored_in(spill))
+                packed = _gathered(connection, plan, found, store)
+                size = max(1, part // _ENDPOINT)
+                yield from _finished(connection, plan, last, packed, store, size)
     finally:
         _drop(connection, [view.name for view in steps])
 
 
 def _gathered(
-    connection: Connection, plan: _Plan, found: Iterator[dict[str, _Packed]]
-) -> dict[str, list[_Packed]]:
+    connection: Connection, plan: _Plan, found: Iterator[dict[str, _Packed]], store: _Store
+) -> dict[str, list[_Stored]]:
     """Computes what rests on all endpoints; returns what the last view wants part by part."""
-    packed: dict[str, list[_Packed]] = {}
+    packed: dict[str, list[_Stored]] = {}
     late = [view for view in plan.kept if view.is_merged or view.name in plan.read_late]
     for part in found:
         for view in late:
             with _registered(connection, _GIVEN, _stream([part.pop(view.name)]).read_all()):
                 _add(connection, _ALL + view.name, f"FROM {_GIVEN}")
         for name, one in part.items():
-            packed.setdefault(name, []).append(one)
+            packed.setdefault(name, []).append(store.put(one))
     _show(connection, RECORDS, plan.records.sql)
     for view in late:
         _make(connection, view.name, _merged(view) if view.is_merged else f"FROM {_ALL}{view.name}")
@@ -261,7 +274,8 @@ def _finished(
     connection: Connection,
     plan: _Plan,
     last: View,
-    packed: Mapping[str, list[_Packed]],
+    packed: Mapping[str, list[_Stored]],
+    store: _Store,
     endpoints: int,
 ) -> Iterator[pa.Table]:
     """Yields the last view for so many endpoints at a time, up to twice as many."""
@@ -270,7 +284,10 @@ def _finished(
         connection.execute(f"ALTER TABLE temp.{name} RENAME TO {_ALL}{name}").fetchall()
     own = f"WHERE endpoint_ip IN (SELECT endpoint_ip FROM {ENDPOINTS})"
     for begin, end in _groups([one.rows for one in packed[ENDPOINTS]], endpoints):
-        tables = {name: _stream(parts[begin:end]).read_all() for name, parts in packed.items()}
+        tables = {
+            name: _stream([store.get(part) for part in parts[begin:end]]).read_all()
+            for name, parts in packed.items()
+        }
         whole = tables.pop(ENDPOINTS)
         with ExitStack() as stack:
             for name, table in tables.items():
@@ -299,6 +316,41 @@ class _Packed(NamedTuple):
 
     rows: int
     buffer: pa.Buffer
+
+
+class _Stored(NamedTuple):
+    """Where a packed table lies in a store."""
+
+    rows: int
+    at: int
+    size: int
+
+
+class _Store:
+    """Packed tables in a file, one after the other."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._end = 0
+
+    def put(self, packed: _Packed) -> _Stored:
+        at, size = self._end, packed.buffer.size
+        self._file.seek(at)
+        self._file.write(memoryview(packed.buffer))
+        self._end += size
+        return _Stored(packed.rows, at, size)
+
+    def get(self, stored: _Stored) -> _Packed:
+        self._file.seek(stored.at)
+        return _Packed(stored.rows, pa.py_buffer(self._file.read(stored.size)))
+
+
+@contextmanager
+def _stored_in(folder: Path | None) -> Iterator[_Store]:
+    """Opens a store, in memory as far as that is small or no folder is given."""
+    held = _HELD if folder is not None else 0  # no limit
+    with tempfile.SpooledTemporaryFile(held, dir=str(folder) if folder else None) as file:
+        yield _Store(file)
 
 
 def _pack(table: pa.Table) -> _Packed:

@@ -12,7 +12,7 @@ LAKE/
     lock              held by the one writer
 """
 
-from telemetry.lake.catalog import Catalog, connect, holding, query
+from telemetry.lake.catalog import Catalog, connect, holding, query, stream
 from telemetry.lake.purge import Purge
 from telemetry.lake.retention import Due, Erasure
 from telemetry.lake.store import Lake, SourceBatch
@@ -31,4 +31,5 @@ __all__ = [
     "connect",
     "holding",
     "query",
+    "stream",
 ]

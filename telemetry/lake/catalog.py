@@ -50,6 +50,8 @@ CREATE TABLE sources (
     run VARCHAR, ingested_at TIMESTAMP
 );
 """
+_AT_ONCE = 50_000
+"""Rows of an answer that is not held whole."""
 EVERYTHING = "everything"
 """Schema of the views that show unselected endpoints too."""
 _RUNS = """
@@ -210,6 +212,18 @@ def query(lake: Path, sql: str, *, memory: str = "1GB", unselected: bool = False
     """
     with closing(connect(lake, memory=memory, unselected=unselected)) as catalog:
         return catalog.sql(sql)
+
+
+def stream(lake: Path, sql: str, *, memory: str, unselected: bool = False) -> Iterator[pa.Table]:
+    """Answers a statement of ours, some rows at a time.
+
+    Raises:
+        LakeError: There is no catalog, or memory or disk do not suffice for what is asked.
+    """
+    connection = work_connection(lake, memory=memory, unselected=unselected)
+    with closing(connection), duckdb_errors(lake):
+        for batch in connection.sql(sql).to_arrow_reader(_AT_ONCE):
+            yield pa.Table.from_batches([batch])
 
 
 def build(

@@ -86,6 +86,8 @@ _PIECES = 4
 """Into so many pieces the rows of a full buffer are parted to be merged one by one."""
 _FAN_IN = 16
 """So many sorted tables of a partition are merged at once."""
+_SCORES_AT_ONCE = 100_000
+"""Rows of a file of scores, of which more would take too much memory."""
 _UNSELECTED = f"{QUARANTINE}/{RECORDS}"
 _HOMELAND = "homeland_sha256"
 _PURGE = "open_purge"
@@ -745,57 +747,68 @@ class Lake:
         with lake_errors(self.path):
             self._table.note(_HOMELAND, homeland)
 
-    def select(self, scores: pa.Table, chosen: pa.Table, run: str) -> int:
+    def select(
+        self, scores: Iterable[pa.Table], choose: Callable[[pa.Table], pa.Table], run: str
+    ) -> tuple[int, int]:
         """Stores the scores of a run in place of all others, and selects endpoints.
 
         Records and scores of selected endpoints leave the quarantine, those of all others
         stay there. Who was selected before stays selected until `erase` finds its time ended.
 
         Args:
-            scores: Rows with exactly the schema of `Layer.SCORE`.
-            chosen: Rows with exactly the schema of `Layer.SELECTION`: who is selected now.
+            scores: Tables with exactly the schema of `Layer.SCORE`, each endpoint in one of them;
+                of what is not selected, not all are in memory at once.
+            choose: Says of such a table who is selected now, with exactly the schema of
+                `Layer.SELECTION`.
             run: Id of the run.
 
         Returns:
-            The number of records that left the quarantine.
+            How many endpoints are selected now, and how many records left the quarantine.
 
         Raises:
             PrivacyError: A table has another schema.
             LakeError: The run's id cannot be a file name, or the lake cannot be written.
         """
-        scores, chosen = _closed(scores, Layer.SCORE), _closed(chosen, Layer.SELECTION)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", run):
             raise LakeError("A run's id is made of letters, digits, '_', '.' and '-'; choose one.")
         change = _Change()
         with lake_errors(self.path), self._undone_on_error(change):
-            chosen = self._with_selected_before(chosen)
-            endpoints = set(chosen["endpoint"].to_pylist())
+            change.old += self._table.derived()
+            before = self._selection()
+            selected = set(before["endpoint"].to_pylist())
+            now = [schema(Layer.SELECTION).empty_table()]
+            shown = [schema(Layer.SCORE).empty_table()]
+            waiting: list[pa.Table] = []
+            for table in scores:
+                now.append(_closed(choose(table), Layer.SELECTION))
+                selected |= set(now[-1]["endpoint"].to_pylist())
+                rows = _among(_closed(table, Layer.SCORE)["endpoint"], selected)
+                shown.append(table.filter(pa.array(rows)))
+                waiting.append(table.filter(pa.array(~rows)))
+                if sum(map(len, waiting)) >= _SCORES_AT_ONCE:
+                    self._put_scores(waiting, f"{QUARANTINE}/{SCORES}", run, change)
+                    waiting = []
+            self._put_scores(waiting, f"{QUARANTINE}/{SCORES}", run, change)
+            self._put_scores(shown, SCORES, run, change)
+            chosen = pa.concat_tables(now)
+            self._put(_joined(before, chosen), SELECTION, run, SELECTION, change)
             self._take_out(
                 [file for file in self._table.records() if file.quarantined],
-                lambda file: self._with_either(file, endpoints),
+                lambda file: self._with_either(file, selected),
                 change,
                 select=True,
             )
-            rows = _among(scores["endpoint"], endpoints)
-            change.old += self._table.derived()
-            self._put(scores.filter(pa.array(rows)), SCORES, run, SCORES, change)
-            self._put(scores.filter(pa.array(~rows)), f"{QUARANTINE}/{SCORES}", run, SCORES, change)
-            self._put(chosen, SELECTION, run, SELECTION, change)
             self._apply(change, lambda: None)
         self.merge()
-        return sum(change.records.values())
+        return len(chosen), sum(change.records.values())
 
-    def _with_selected_before(self, chosen: pa.Table) -> pa.Table:
-        """Adds who was selected before, and since when."""
-        rows = {row["endpoint"]: row for row in self._selection().to_pylist()}
-        for row in chosen.to_pylist():
-            before = rows.get(row["endpoint"], row)
-            rows[row["endpoint"]] = row | {
-                "since": min(row["since"], before["since"]),
-                "until": max(row["until"], before["until"]),
-            }
-        ordered = [rows[endpoint] for endpoint in sorted(rows)]
-        return pa.Table.from_pylist(ordered, schema=schema(Layer.SELECTION))
+    def _put_scores(
+        self, tables: Sequence[pa.Table], folder: str, run: str, change: _Change
+    ) -> None:
+        """Puts scores in place, the highest first."""
+        if tables:
+            order = [("score", "descending"), ("endpoint", "ascending")]
+            self._put(pa.concat_tables(tables).sort_by(order), folder, run, SCORES, change)
 
     def _selection(self) -> pa.Table:
         wanted = schema(Layer.SELECTION)
@@ -955,6 +968,11 @@ class Lake:
         finally:
             remove(aside.parent.glob(f"{aside.name}*"))
         self.remove_retired()
+
+    @property
+    def scratch(self) -> Path:
+        """Folder for files that have no name, or none that lasts."""
+        return self.path / TMP
 
     @contextmanager
     def work(
@@ -1126,6 +1144,19 @@ def _closed(table: pa.Table, layer: Layer) -> pa.Table:
                 f"Column {entry.name} of the {layer} table must not be null; mend what made it."
             )
     return pa.Table.from_arrays(table.columns, schema=wanted)
+
+
+def _joined(before: pa.Table, chosen: pa.Table) -> pa.Table:
+    """Returns who is selected, of those selected before since when."""
+    rows = {row["endpoint"]: row for row in before.to_pylist()}
+    for row in chosen.to_pylist():
+        known = rows.get(row["endpoint"], row)
+        rows[row["endpoint"]] = row | {
+            "since": min(row["since"], known["since"]),
+            "until": max(row["until"], known["until"]),
+        }
+    ordered = [rows[endpoint] for endpoint in sorted(rows)]
+    return pa.Table.from_pylist(ordered, schema=schema(Layer.SELECTION))
 
 
 def _listed(aside: Aside, name: str, kind: str, part: Part | None = None) -> Listed:

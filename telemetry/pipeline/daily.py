@@ -16,7 +16,7 @@ from telemetry.roles import needs
 from telemetry.settings import Settings
 
 if TYPE_CHECKING:
-    from telemetry.scoring.scores import Scores
+    from telemetry.scoring.scores import Ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class RunReport:
     """Answer of `run --json`."""
 
     ingest: IngestReport
-    endpoints: Scores
+    endpoints: Ranking
     files: list[Path]
     retained: Retained
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from telemetry.errors import PrivacyError, SettingsError
 from telemetry.pipeline.doors import Progress, load_homeland
 from telemetry.pipeline.intake import ingest
-from telemetry.pipeline.results import score
+from telemetry.pipeline.results import read_scores, score
 from telemetry.roles import needs
 from telemetry.settings import Settings
 
@@ -89,7 +89,8 @@ def evaluate(
             report = ingest(mine, [str(place) for place in _places(corpus, one)], progress)
             if all(source.status == "refused" for source in report.sources):
                 unread.append(one.name)
-            results[one.name] = score(mine, progress)
+            score(mine, progress)
+            results[one.name] = read_scores(mine, unselected=True)
             if robustness:
                 _score_otherwise(mine, one.name, views, field)
     answer = {**compare(results, labels), "unread": unread}

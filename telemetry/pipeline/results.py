@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
+from functools import partial
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from telemetry.homeland import Homeland
-    from telemetry.scoring.scores import Scores
+    from telemetry.scoring.scores import Ranking, Scores
     from telemetry.scoring.selection import Rules
 
 COURSE: Final = 60
@@ -47,7 +49,7 @@ COURSE: Final = 60
 @needs("operation")
 def score(
     settings: Settings, progress: Progress | None = None, *, run_id: str | None = None
-) -> Scores:
+) -> Ranking:
     """Scores every endpoint in the lake, stores the scores, and selects by rules.
 
     Returns:
@@ -60,7 +62,7 @@ def score(
     """
     from telemetry import scoring
     from telemetry.features import endpoint_parts
-    from telemetry.scoring.scores import Scores
+    from telemetry.scoring.scores import Ranking, Scores
 
     watch = progress or Progress()
     watch.stage("score")
@@ -69,28 +71,46 @@ def score(
     with open_lake(settings) as (lake, ledger, authority):
         lake.merge()
         publish(lake)
+        now = utc_now()
+        until = now + timedelta(days=lake.retention_days() or 0)
+        endpoints = 0
+        listed: list[pa.Table] = []
+
+        def scored(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+            nonlocal endpoints
+            for part in parts:
+                scores = scoring.score(part, settings.threshold)
+                endpoints += len(scores)
+                listed.append(scores.listed.table)
+                yield scores.table
+            watch.stage("select")
+
         with (
             lake.work(settings.budget.engine) as connection,
-            closing(endpoint_parts(connection, settings.budget.records)) as parts,
+            closing(endpoint_parts(connection, settings.budget.records, lake.scratch)) as parts,
         ):
-            endpoints = Scores.ranked(
-                scoring.score(part, settings.threshold).table for part in parts
-            )
-            endpoints.between_foreign = connection.sql(
+            [(between_foreign,)] = connection.sql(
                 "SELECT coalesce(count(peer_ip) / nullif(count(*), 0), 0) FROM stored_records"
-            ).fetchall()[0][0]
-        watch.stage("select")
-        days = lake.retention_days() or 0
-        chosen = scoring.select(endpoints, rules, utc_now(), utc_now() + timedelta(days=days))
-        moved = lake.select(endpoints.table, chosen, run_id)
+            ).fetchall()
+            chosen, moved = lake.select(
+                scored(parts),
+                lambda table: scoring.select(Scores(table), rules, now, until),
+                run_id,
+            )
         publish(lake)
+        ranking = Ranking(
+            endpoints,
+            Scores.ranked(listed),
+            between_foreign,
+            partial(_ranked, settings.lake, settings.budget.engine),
+        )
         ledger.append(
             "score",
             run=run_id,
             authority=authority,
             threshold=settings.threshold,
-            endpoints=len(endpoints),
-            listed=len(endpoints.listed),
+            endpoints=len(ranking),
+            listed=len(ranking.listed),
         )
         ledger.append(
             "selection",
@@ -98,10 +118,17 @@ def score(
             authority=authority,
             rules=rules.version,
             rules_sha256=rules.sha256,
-            endpoints=len(chosen),
+            endpoints=chosen,
             records=moved,
         )
-    return endpoints
+    return ranking
+
+
+def _ranked(lake: Path, memory: str) -> Iterator[pa.Table]:
+    from telemetry.lake import stream
+
+    order = "FROM scores ORDER BY score DESC, endpoint"
+    yield from stream(lake, order, memory=memory, unselected=True)
 
 
 def _selection_rules(settings: Settings) -> Rules:
@@ -276,9 +303,10 @@ def make_list(
             domestic; nothing was written then.
     """
     from telemetry.homeland import FOREIGN
-    from telemetry.lake import Lake
+    from telemetry.lake import Lake, query
     from telemetry.lists import ListHeader, write_lists
     from telemetry.privacy import Keys
+    from telemetry.scoring.scores import Scores
 
     watch = progress or Progress()
     watch.stage("list")
@@ -292,8 +320,7 @@ def make_list(
     run_id = run_id or new_run_id()
     with open_lake(settings) as (lake, ledger, authority):
         class_again(lake, ledger, homeland, authority, run_id)
-        endpoints = read_scores(settings, unselected=True)
-        listed = endpoints.listed
+        listed = Scores.ranked([query(settings.lake, "FROM scores WHERE listed", unselected=True)])
         addresses = listed.table["endpoint"].to_pylist()
         listed = listed.where([_is_somebody(homeland, address) for address in addresses])
         files = write_lists(
@@ -301,10 +328,7 @@ def make_list(
             settings.lake / "lists",
             ListHeader(
                 run=run_id,
-                made_at=max(
-                    (t for t in endpoints.table["last_seen"].to_pylist() if t <= utc_now()),
-                    default=None,
-                ),
+                made_at=_newest(settings, utc_now()),
                 authority=acquired_under(lake),
                 days=settings.list_days,
             ),
@@ -318,6 +342,15 @@ def make_list(
             manifest_sha256=file_sha256(files[-1]),
         )
     return listed, files
+
+
+def _newest(settings: Settings, now: datetime) -> datetime | None:
+    """Returns when the lake's newest record ended, those of broken clocks left out."""
+    from telemetry.lake import query
+
+    sql = f"SELECT max(last_seen) AS t FROM scores WHERE last_seen <= TIMESTAMP '{now}'"
+    newest: datetime | None = query(settings.lake, sql, unselected=True)["t"][0].as_py()
+    return newest
 
 
 def _is_somebody(homeland: Homeland, address: str) -> bool:

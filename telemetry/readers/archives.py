@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from telemetry.errors import SourceError
 from telemetry.readers.containers import BLOCK, ZIP_METHODS, Unpacked, unpack
@@ -23,8 +23,15 @@ ABOUT_TAR = "tar files, packed or not; each member is a source"
 MOST_MEMBERS = 100_000
 _MOST_DIRECTORY = 1 << 23
 """Bytes of the directory of a zip file: some hundred thousand members."""
-_MOST_NOTES = 1 << 20
-"""Bytes of what a tar file says of one member."""
+_MOST_NOTES = 1 << 23
+"""Bytes of what a tar file says of its members."""
+_LONGEST_NAME = 4096
+_DIGITS = 20
+_MOST_BYTES = 1 << 62
+_MOST_UNPACKED = 32 << 30
+"""Bytes that are unpacked on the way to all members of a packed tar file, each time."""
+_BROKEN = "The tar file is broken; fetch it again."
+_ENDS_EARLY = "The tar file ends early; fetch it again."
 _STORED = 0
 
 
@@ -116,12 +123,12 @@ def members(file: io.FileIO) -> list[Member] | None:
     if os.pread(file.fileno(), 4, 0) in (b"PK\3\4", b"PK\5\6"):
         return list(zip_members(file))
     broken: list[str] = []
-    _, stream = unpack(_whole(file), broken.append)
+    names, stream = unpack(_whole(file), broken.append)
     if not _is_tar(stream.peek(tarfile.BLOCKSIZE)[: tarfile.BLOCKSIZE]):
         return None
     found: list[Member] = []
     try:
-        found += _tar_members(stream)
+        found += _tar_members(stream, None if names else os.fstat(file.fileno()).st_size)
     except SourceError:
         if not broken:
             raise
@@ -147,7 +154,8 @@ def open_member(file: io.FileIO, member: Member) -> Archived:
 
 def _is_hidden(name: str) -> bool:
     """Returns whether a file system hides it, or the macOS finder has added it."""
-    return any((part[:1] == "." and part != ".") or part == "__MACOSX" for part in name.split("/"))
+    parts = [part for part in name.split("/") if part not in (".", "..")]
+    return any(part[:1] == "." or part == "__MACOSX" for part in parts)
 
 
 class _Whole(io.RawIOBase):
@@ -278,78 +286,137 @@ class _ZippedFile(Archived):
 
 
 def _is_tar(block: bytes) -> bool:
+    """Returns whether a file begins as a tar file does.
+
+    Whoever sends the first packet of a capture can write what a header has at its end, but no
+    capture begins with a name.
+    """
+    name, _, rest = block[:100].partition(b"\0")
+    if block[257:262] != b"ustar" or not name or rest.strip(b"\0"):
+        return False
     try:
-        return _header(block) is not None
-    except SourceError:
+        return name.decode("utf-8").isprintable() and _header(block) is not None
+    except (UnicodeDecodeError, SourceError):
         return False
 
 
 def _header(block: bytes) -> tarfile.TarInfo | None:
-    """Returns what a member's header says; None for the zeros behind the last."""
+    """Returns what a member's header says; None for zeros, which stand behind the last."""
     try:
         info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
         return None
     except (tarfile.HeaderError, ValueError):
-        raise SourceError("The tar file is broken; fetch it again.") from None
-    if info.size < 0:
-        raise SourceError("The tar file is broken; fetch it again.")
+        raise SourceError(_BROKEN) from None
+    _check_size(info.size)
     return info
 
 
-def _tar_members(stream: io.BufferedReader[Any]) -> Iterator[TarMember]:
-    at = found = 0
-    told: dict[str, str] = {}
+def _check_size(size: int) -> None:
+    if not 0 <= size < _MOST_BYTES:
+        raise SourceError(_BROKEN)
+
+
+class _Notes(NamedTuple):
+    """What headers say of the member behind them; None where they do not."""
+
+    path: str | None = None
+    size: int | None = None
+    is_sparse: bool = False
+
+
+def _tar_members(stream: io.BufferedReader[Any], end: int | None) -> Iterator[TarMember]:
+    """Yields the files in a tar file, without hidden ones.
+
+    Args:
+        stream: At its beginning.
+        end: How many bytes there are, if that is known.
+    """
+    at = found = noted = unpacked = 0
+    notes = _Notes()
+    is_over = False
     while block := stream.read(tarfile.BLOCKSIZE):
-        at += tarfile.BLOCKSIZE
-        info = _header(block)
+        at += len(block)
+        try:
+            info = _header(block)
+        except SourceError:
+            if is_over:
+                return  # whatever stands behind the end
+            raise
+        is_over = info is None
         if info is None:
-            continue  # other tar files may have been put behind the first
-        if info.type in _NOTES:
-            padded = _padded(info.size)
-            if padded > _MOST_NOTES:
+            continue  # another tar file may have been put behind this one
+        if info.type in _TOLD_OF:
+            noted += _padded(info.size)
+            if noted > _MOST_NOTES:
                 raise SourceError("The tar file has far too long names; unpack it first.")
-            told |= _notes(info, stream.read(padded))
-            at += padded
+            data = stream.read(_padded(info.size))
+            at += len(data)
+            notes = _with(notes, info, data)
             continue
-        size = int(told.get("size", info.size))
-        name = told.get("path", info.name)
-        if info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse") for key in told):
-            raise SourceError("The tar file holds a file with holes; unpack it first.")
+        size = info.size if notes.size is None else notes.size
+        name = info.name if notes.path is None else notes.path
+        if info.type in _PARTS or notes.is_sparse:
+            raise SourceError("The tar file holds parts of files only; unpack it first.")
         if info.isreg() and not name.endswith("/") and not _is_hidden(name):
             found += 1
-            if found > MOST_MEMBERS:
+            unpacked += at if end is None else 0
+            if found > MOST_MEMBERS or unpacked > _MOST_UNPACKED:
                 raise SourceError("The tar file holds far too many files; unpack it first.")
             yield TarMember(name, at, size)
         if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES:
-            _skip(stream, _padded(size))
             at += _padded(size)
-        told = {}
+            if end is not None and at > end:
+                raise SourceError(_ENDS_EARLY)
+            _skip(stream, _padded(size))
+        notes = _Notes()
 
 
-_NOTES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-"""Types of what is said of the next member, or of all."""
+_TOLD_OF = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+"""Types of headers that tell of the next member, or of all."""
+_PARTS = (tarfile.GNUTYPE_SPARSE, b"M")
+"""Types of files with holes, and of those that began in another volume."""
 
 
-def _notes(info: tarfile.TarInfo, data: bytes) -> dict[str, str]:
-    """Returns what notes say of the next member: `path`, `size` and others."""
+def _with(notes: _Notes, info: tarfile.TarInfo, data: bytes) -> _Notes:
+    """Adds to notes what a header and its data say."""
     if len(data) < info.size:
-        raise SourceError("The tar file ends early; fetch it again.")
-    text = data[: info.size]
+        raise SourceError(_ENDS_EARLY)
     if info.type == tarfile.GNUTYPE_LONGNAME:
-        return {"path": text.rstrip(b"\0").decode("utf-8", "replace")}
-    told: dict[str, str] = {}
-    while info.type == tarfile.XHDTYPE and text.strip(b"\0"):
+        return notes._replace(path=_name(data[: info.size].rstrip(b"\0")))
+    if info.type not in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
+        return notes
+    at = 0
+    while at < info.size and data[at]:
         try:
-            length = int(text[:20].split(b" ", 1)[0])
-            key, value = text[:length].split(b" ", 1)[1].rstrip(b"\n").split(b"=", 1)
-            told[key.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
-            if length <= 0 or int(told.get("size", 0)) < 0:
-                raise ValueError
-        except (ValueError, IndexError):
-            raise SourceError("The tar file is broken; fetch it again.") from None
-        text = text[length:]
-    return told
+            space = data.index(b" ", at, at + _DIGITS)
+            length = int(data[at:space])
+            key, value = data[space + 1 : at + length].removesuffix(b"\n").split(b"=", 1)
+            if key == b"size":
+                notes = notes._replace(size=int(value[:_DIGITS]))
+                _check_size(int(value[:_DIGITS]))
+        except ValueError:
+            raise SourceError(_BROKEN) from None
+        if length <= 0:
+            raise SourceError(_BROKEN)
+        if key == b"path":
+            notes = notes._replace(path=_name(value))
+        elif key.startswith(b"GNU.sparse"):
+            notes = notes._replace(is_sparse=True)
+        at += length
+    return notes
+
+
+def _name(name: bytes) -> str:
+    if len(name) > _LONGEST_NAME:
+        raise SourceError("The tar file has far too long names; unpack it first.")
+    return name.decode("utf-8", "replace")
 
 
 def _padded(size: int) -> int:
@@ -362,38 +429,45 @@ def _skip(stream: io.BufferedReader[Any], size: int) -> None:
     Raises:
         SourceError: There are fewer.
     """
-    if size and stream.seekable():
-        stream.seek(size - 1, io.SEEK_CUR)
-        size = 1
+    if stream.seekable():
+        stream.seek(size, io.SEEK_CUR)
+        return
     while size:
         passed = len(stream.read(min(size, BLOCK)))
         if not passed:
-            raise SourceError("The tar file ends early; fetch it again.")
+            raise SourceError(_ENDS_EARLY)
         size -= passed
 
 
 class _TarredFile(Archived):
-    """The bytes of a tar file's member."""
+    """The bytes of a tar file's member; of a packed one, all before it is unpacked too."""
 
     def __init__(self, file: io.FileIO, member: TarMember) -> None:
         super().__init__(file)
         self._member = member
-        self.size = member.size
-        self.seek(0)
+        self.size = self._left = member.size
+        self._stream: io.BufferedReader[Any] | None = None
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Goes to the start; of a packed tar file, all before it is unpacked again."""
+        """Goes to the start."""
         assert offset == 0 and whence == io.SEEK_SET
-        names, self._stream = unpack(_whole(self._file), lambda why: None)
-        self.kind = [*names, "tar"]
-        _skip(self._stream, self._member.offset)
-        self._left = self.size
+        self._stream = None
         return 0
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Reads bytes of the member."""
-        n = self._stream.readinto(memoryview(buffer)[: self._left])
+        stream = self._stream or self._opened()
+        n = stream.readinto(memoryview(buffer)[: self._left])
         if self._left and not n:
-            raise SourceError("The tar file ends early; fetch it again.")
+            raise SourceError(_ENDS_EARLY)
         self._left -= n
         return n
+
+    def _opened(self) -> io.BufferedReader[Any]:
+        names, stream = unpack(_whole(self._file), lambda why: None)
+        _skip(stream, self._member.offset - tarfile.BLOCKSIZE)
+        if _header(stream.read(tarfile.BLOCKSIZE)) is None:
+            raise SourceError(_BROKEN)
+        self.kind = [*names, "tar"]
+        self._stream, self._left = stream, self.size
+        return stream

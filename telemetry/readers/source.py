@@ -198,7 +198,7 @@ def open_source(place: str | Place, progress: Callable[[int], None] | None = Non
     file = _open(place)
     try:
         return Source(place.name, file, progress)
-    except SourceError:
+    except BaseException:
         file.close()
         raise
 
@@ -265,7 +265,7 @@ def _open(place: Place) -> io.FileIO | Archived:
     except OSError as error:
         file.close()
         raise SourceError(f"It cannot be read: {_os_reason(error)}.") from None
-    except SourceError:
+    except BaseException:
         file.close()
         raise
 

@@ -92,9 +92,10 @@ class Traces:
                 self._add_text(source)
 
     def _add_file_name(self, place: Place) -> None:
-        name = Path(place.name).name.encode(errors="replace")
-        if len(name) >= _LEAST_NAME and re.search(rb"[A-Za-z]", name):
-            self.words["file_name"].add(name)
+        for path in (place.path, place.name):
+            name = Path(path).name.encode(errors="replace")
+            if len(name) >= _LEAST_NAME and re.search(rb"[A-Za-z]", name):
+                self.words["file_name"].add(name)
 
     def _add_halves(self, hi: Any, lo: Any) -> None:
         halves = np.unique(np.column_stack((hi, lo)), axis=0)

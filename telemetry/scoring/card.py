@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from telemetry.scoring.evaluation import by_threshold
+
 _HEAD = """# Endpoint risk
 
 Made by `sekisho model evaluate --card`, on {made}, version {version}; no figure is written by hand.
@@ -74,7 +76,7 @@ def card(
         "attacks: on a border far fewer are bad.\n\n" + _table(calibration),
         "## At other thresholds\n\nFound, and listed of the harmless, if all from a score on were "
         "listed. Set `threshold` by how many false ones there is time to look at.\n\n"
-        + _table(answer["thresholds"]),
+        + _table(by_threshold(answer)),
         _section(answer, "views", "The same records, as poorer sources would have told them"),
         _section(answer, "field", "The same records, by the methods of the field"),
         "## By data set\n\n" + _table(answer["sets"]),

@@ -5,10 +5,6 @@ own reason, and the score is the chance that not all of them are wrong,
 `1 - Π (1 - weight · sub_score)`. A detector that only supports is scaled by the strongest
 one of its role that stands alone. The strongest role names the endpoint.
 
-What an endpoint did adds up over all days there are records of, and fades while it is seen to do
-something else: addresses change hands. While it is not seen nothing fades, as nothing is known;
-it leaves the list by its last day.
-
 A trained model would take the place of `_role_scores`; models/README.md says why none does.
 """
 
@@ -22,7 +18,7 @@ import pyarrow as pa
 
 from telemetry.columns import TIME, Layer, schema
 from telemetry.records import Role
-from telemetry.scoring.contract import Columns, Evidence, Floats, Times, columns_of, span
+from telemetry.scoring.contract import Columns, Evidence, Floats, columns_of
 from telemetry.scoring.detectors import DETECTORS
 from telemetry.scoring.scores import Scores
 
@@ -32,10 +28,6 @@ DIGITS = 4
 """Scores are rounded so that they agree on every machine."""
 YEARS = (-62_135_596_800_000_000, 253_402_300_799_999_999)
 """What a datetime can hold, in microseconds since 1970; broken captures hold anything."""
-HABIT_S = 7 * 86_400
-"""So long may somebody rest who keeps to a week, in seconds."""
-HALF_LIFE_S = 30 * 86_400
-"""Each so many seconds more of another conduct halve what the former one tells."""
 LEAST = 0.01
 """Evidence that adds less than this to the score is not worth a sentence."""
 
@@ -53,7 +45,7 @@ def score(features: pa.Table, threshold: float) -> Scores:
     if features.num_rows == 0:
         return Scores.ranked([])
     columns = columns_of(features.drop_columns(["endpoint_ip"]))
-    evidence = [_faded(d.evaluate(columns), columns["last_seen"]) for d in DETECTORS]
+    evidence = [d.evaluate(columns) for d in DETECTORS]
     doubts = _doubts(evidence)
     roles = _role_scores(doubts)
     best = np.argmax(roles, axis=0)
@@ -80,22 +72,6 @@ def _times(column: pa.ChunkedArray) -> pa.Array:
     """Returns times that a datetime can hold; those beyond go to the ends."""
     microseconds = column.combine_chunks().cast(pa.int64()).to_numpy()
     return pa.array(np.clip(microseconds, *YEARS)).cast(TIME)
-
-
-def _faded(evidence: Evidence, last_seen: Times) -> Evidence:
-    """Returns what is left of evidence when the endpoint was seen last."""
-    if evidence.last is None:
-        return evidence
-    # Broken captures have times so far apart that whole microseconds cannot tell it.
-    age = (last_seen.astype(np.float64) - evidence.last.astype(np.float64)) / 1e6
-    age[np.isnat(evidence.last)] = 0.0
-    left = 0.5 ** (np.maximum(age - HABIT_S, 0.0) / HALF_LIFE_S)
-
-    def sentence(i: int) -> str:
-        told = evidence.sentence(i)
-        return told if left[i] == 1 else f"{told}; that was {span(age[i])} before it was last seen"
-
-    return Evidence(evidence.sub_score * left, sentence)
 
 
 def _doubts(evidence: list[Evidence]) -> npt.NDArray[np.float64]:

@@ -14,7 +14,6 @@ from telemetry.records import Role
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Times = npt.NDArray[np.datetime64]
 Columns = Mapping[str, npt.NDArray[Any]]
 """The columns of `endpoint_features`, one value an endpoint; missing numbers are NaN, texts ""."""
 
@@ -27,12 +26,10 @@ class Evidence:
         sub_score: How strongly it fired, 0..1, one value an endpoint.
         sentence: Says in words, with the numbers, why it fired on the endpoint at an
             index; called only where the sub-score is above 0.
-        last: When the last of what it goes by was seen; None for what does not grow old.
     """
 
     sub_score: Floats
     sentence: Callable[[int], str]
-    last: Times | None = None
 
 
 @dataclass(frozen=True, slots=True)

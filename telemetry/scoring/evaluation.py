@@ -167,6 +167,22 @@ def evaluate(
     }
 
 
+def by_threshold(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns what `evaluate` says of other thresholds, a line each."""
+    return [
+        {
+            "threshold": one["threshold"],
+            **{
+                role: f"{number:,} of {facts['roles'][role]['positives']:,}"
+                for role, number in one["found"].items()
+            },
+            "false_positives": f"{one['false_positives']} of {facts['harmless']:,}",
+            "per 10,000 at most": one["per_10000_at_most"],
+        }
+        for one in facts["thresholds"]
+    ]
+
+
 def brief(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what `evaluate` says in a line: found of each role, and false positives.
 
@@ -262,13 +278,12 @@ def _calibration(pairs: _Pairs) -> list[dict[str, Any]]:
 
 def _from_score(least: float, bad: _Pairs, harmless: _Pairs) -> dict[str, Any]:
     """Tells what would be found of each role if all from a score on were listed."""
-    labelled = Counter(label.role for label, _ in bad)
     found = Counter(label.role for label, one in bad if one and one.score >= least)
     false = sum(one.score >= least for _, one in harmless if one)
     return {
         "threshold": least,
-        **{role: f"{found[role]:,} of {labelled[role]:,}" for role in sorted(labelled)},
-        "false_positives": f"{false} of {len(harmless):,}",
+        "found": {role: found[role] for role in sorted({label.role for label, _ in bad})},
+        "false_positives": false,
         "per_10000_at_most": round(1e4 * upper_bound(false, len(harmless)), 1),
     }
 

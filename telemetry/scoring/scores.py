@@ -1,9 +1,10 @@
-"""The scores of many endpoints: one table, of which an endpoint is made when it is looked at."""
+"""The scores of many endpoints: tables, of which an endpoint is made when it is looked at."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, overload
 
 import pyarrow as pa
@@ -21,13 +22,10 @@ class Scores(Sequence[ScoredEndpoint]):
 
     Attributes:
         table: Their rows, with the columns of `Layer.SCORE`.
-        between_foreign: Of the records they were made from, the share between two foreign
-            addresses; 0 where that is not known.
     """
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
-        self.between_foreign = 0.0
 
     @classmethod
     def ranked(cls, parts: Iterable[pa.Table]) -> Scores:
@@ -108,6 +106,31 @@ class Scores(Sequence[ScoredEndpoint]):
         return isinstance(other, Scores) and self.table.equals(other.table)
 
     __hash__ = None  # type: ignore[assignment]  # as for a list
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """All endpoints that a run scored, highest score first, of which not all are in memory.
+
+    Attributes:
+        endpoints: How many there are.
+        listed: Those on the list.
+        between_foreign: Of the records they were made from, the share between two foreign
+            addresses.
+        parts: Reads them anew, some at a time, as the lake holds them then.
+    """
+
+    endpoints: int
+    listed: Scores
+    between_foreign: float
+    parts: Callable[[], Iterator[pa.Table]]
+
+    def __len__(self) -> int:
+        return self.endpoints
+
+    def __iter__(self) -> Iterator[ScoredEndpoint]:
+        for part in self.parts():
+            yield from Scores(part)
 
 
 def _endpoint(row: dict[str, Any]) -> ScoredEndpoint:

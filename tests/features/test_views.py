@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -242,6 +243,22 @@ def _left(connection: duckdb.DuckDBPyConnection) -> list[Any]:
         "UNION ALL SELECT view_name FROM duckdb_views() WHERE temporary AND NOT internal"
     )
     return [name for (name,) in connection.sql(sql).fetchall() if name != "given"]
+
+
+def test_what_waits_on_the_disk_does_not_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _many() as connection:
+        whole = endpoint_features(connection)
+        monkeypatch.setattr("telemetry.features.compute._HELD", 1)
+        parts = endpoint_parts(connection, 16, tmp_path)
+        first = next(parts)
+        held = [
+            str(file.readlink()) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()
+        ]
+        assert list(tmp_path.iterdir()) == [], "what has no name cannot be left behind"
+        assert pa.concat_tables([first, *parts]).sort_by("endpoint_ip").equals(whole)
+        assert any(name.startswith(str(tmp_path)) for name in held)
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2])

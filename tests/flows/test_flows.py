@@ -106,7 +106,7 @@ def test_the_flow_finds_what_the_pipeline_finds(
     settings = Settings(lake=tmp_path / "lake")
     expected = run_json(pipeline.run(settings, [str(SAMPLES / name) for name in NAMES]))
     assert said == ""
-    assert answer["score"] == expected["score"]
+    assert answer["score"]["endpoints"] == json.loads(json.dumps([*expected["score"]["endpoints"]]))
     assert answer["ingest"]["sources"] == expected["ingest"]["sources"]
     assert [Path(p).relative_to(lake) for p in answer["files"]] == [
         Path(p).relative_to(settings.lake) for p in expected["files"]

@@ -12,7 +12,7 @@ from lake_segments import key, meter, source, table, traffic
 from telemetry import lake as room
 from telemetry.columns import RECORD, Layer, schema
 from telemetry.errors import LakeError, PrivacyError, Refused
-from telemetry.lake import Lake, connect
+from telemetry.lake import Lake, connect, stream
 from telemetry.lake.catalog import work_connection
 
 query = partial(room.query, unselected=True)
@@ -59,7 +59,7 @@ def test_an_empty_lake_has_the_same_types(lake: Path, tmp_path: Path) -> None:
         for view in ("stored_records", "selected", "sources", "runs", "busy_ports"):
             assert types(empty.path, view) == types(lake, view)
             assert query(empty.path, f"FROM {view}").num_rows == 0
-        empty.select(scores(), chosen(), "r1")
+        empty.select([scores()], lambda _: chosen(), "r1")
         empty.build_catalog()
         assert types(empty.path, "scores") == empty_scores
 
@@ -266,14 +266,37 @@ def chosen(*endpoints: str) -> pa.Table:
 def test_the_newest_scores_are_shown(lake: Path) -> None:
     with Lake.create_or_open(lake, policy_tag="p", key_id="k") as writer:
         for run, endpoint in (("r2", "9.9.9.9"), ("r1", "8.8.8.8"), ("r1", "2001:db8::1")):
-            writer.select(scores(endpoint), chosen(), run)
+            writer.select([scores(endpoint)], lambda _: chosen(), run)
         writer.build_catalog(VIEWS)
         with pytest.raises(PrivacyError):
-            writer.select(scores("9.9.9.9").drop_columns(["role"]), chosen(), "r3")
+            writer.select([scores("9.9.9.9").drop_columns(["role"])], lambda _: chosen(), "r3")
         with pytest.raises(LakeError, match="run's id"):
-            writer.select(scores("9.9.9.9"), chosen("9.9.9.9"), "../r3")
+            writer.select([scores("9.9.9.9")], lambda _: chosen("9.9.9.9"), "../r3")
     found = query(lake, "SELECT endpoint, reasons[1].text AS why FROM scores").to_pylist()
     assert found == [{"endpoint": "2001:db8::1", "why": "9 hosts in 4 s"}]
+
+
+def test_scores_come_in_any_number_of_tables(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("telemetry.lake.store._SCORES_AT_ONCE", 3)
+    hidden = [f"9.9.9.{n}" for n in range(8)]
+    tables = [scores(*hidden[:2]), scores("8.8.8.8", *hidden[2:5]), scores(*hidden[5:])]
+
+    def choose(table: pa.Table) -> pa.Table:
+        return chosen(*(e for e in table["endpoint"].to_pylist() if e.startswith("8.")))
+
+    with Lake.create_or_open(lake, policy_tag="p", key_id="k") as writer:
+        assert writer.select(iter(tables), choose, "r1") == (1, 0)
+        writer.build_catalog()
+        # Who is selected stays so, whatever comes later.
+        assert writer.select(iter(tables), lambda _: chosen(), "r2") == (0, 0)
+        writer.build_catalog()
+        writer.remove_retired(0)
+    assert len(list((lake / "quarantine" / "scores").iterdir())) == 2
+    assert query(lake, "SELECT endpoint FROM scores").to_pylist() == [{"endpoint": "8.8.8.8"}]
+    sql = "SELECT endpoint FROM scores ORDER BY score DESC, endpoint"
+    parts = list(stream(lake, sql, memory="500MB", unselected=True))
+    found = pa.concat_tables(parts)["endpoint"].to_pylist()
+    assert found == ["8.8.8.8", *hidden]
 
 
 def test_older_scores_stay_until_the_catalog_shows_newer(lake: Path) -> None:
@@ -285,9 +308,9 @@ def test_older_scores_stay_until_the_catalog_shows_newer(lake: Path) -> None:
         return endpoints
 
     with Lake.create_or_open(lake, policy_tag="p", key_id="k") as writer:
-        writer.select(scores("9.9.9.9"), chosen("9.9.9.9"), "r2")
+        writer.select([scores("9.9.9.9")], lambda _: chosen("9.9.9.9"), "r2")
         writer.build_catalog()
-        writer.select(scores("8.8.8.8"), chosen("8.8.8.8"), "r1")
+        writer.select([scores("8.8.8.8")], lambda _: chosen("8.8.8.8"), "r1")
     with Lake.create_or_open(lake, policy_tag="p", key_id="k") as writer:
         assert (files(), shown()) == ({"r1", "r2"}, ["9.9.9.9"])
         writer.build_catalog()

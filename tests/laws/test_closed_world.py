@@ -31,11 +31,11 @@ before began begun bits both bucket burst by bytes calls captured category chann
 closed column confidence conn connection connections content contribution conversing crowd data day
 days delivery detail device direction dispersion domestic download dropped dst duration echo end
 ended endpoint endpoints ends entries est exchanges expired failed fetch fetches file files first
-flags flood folder for format from gaps got greatest half handshake head homeland host hosts hour
-hours id idle in info ingested ip is kept key kin kind last least length listed lists login longest
-mad main many max meaning median meta metadata min misses most must name near net networks num on
-one opened opens originator out outer packets pair passed pause pauses payload peer per pid place
-port ports probed product protocol purge quarantine rate read reason reasons records reflected
+flags folder for format from gaps got greatest half handshake head homeland host hosts hour hours id
+idle in info ingested ip is kept key kin kind last least length listed lists login longest mad main
+many max meaning median meta metadata min misses most must name near net networks num on one opened
+opens originator out outer packets pair passed pause pauses payload peer per pid place port ports
+probed product protocol purge quarantine rate read reason reasons recent records reflected
 regularity relay reports request resolution retention retired retry rhythm role roles rows rule
 rules run runs s sampled sampling score scores seconds seen selected selection sensor sent series
 service services sessions severity sha256 share sided silence silent since skew source sources span

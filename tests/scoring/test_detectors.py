@@ -61,32 +61,51 @@ def test_a_beacon_to_an_odd_port_is_listed_with_its_numbers() -> None:
     assert "8444" in texts["odd_port"]
 
 
-def once_more(days: float) -> dict[str, Any]:
-    """The endpoint of `call`, so many days later: a page is read there."""
+def later(days: float, times: int = 1) -> dict[str, Any]:
+    """The endpoint of `call`, so many days later: once a day it reads a page of an inside site."""
     begin = 86400 * days
-    return call(port=443, times=1, endpoint={"at": begin + 0.1, "until": begin + 0.4},
-                peer={"at": begin, "until": begin + 0.3})  # fmt: skip
+    return call(times=times, every=86400,
+                endpoint={"port": 50000, "at": begin, "until": begin + 0.3, "packets": 9},
+                peer={"port": 443, "at": begin + 0.1, "until": begin + 0.4})  # fmt: skip
 
 
-def test_what_it_did_fades_while_it_is_seen_to_do_something_else() -> None:
-    days = (0, 7, 20, 37, 67)
-    found = {day: scored([call(), once_more(day), *other_hosts(30)]) for day in days}
-    assert found[0].score == found[7].score > found[20].score > found[37].score > found[67].score
-    assert found[0].listed
-    assert not found[37].listed
-    assert "before it was last seen" not in found[7].reasons[0].text
-    assert found[37].reasons[0].text.endswith("; that was 37 d before it was last seen")
-    # After a week, thirty days halve each sub-score; supporting ones go with what they support.
-    share = {day: {r.name: r.contribution for r in found[day].reasons} for day in (7, 37)}
-    assert share[37]["rhythm"] < share[7]["rhythm"]
+def probes(days: float, number: int) -> Rows:
+    """The same endpoint tries doors, so many days later."""
+    at = 86400 * days
+    return [
+        {"endpoint": {"ip": "198.51.100.1", "port": 40000, "flags": "S", "at": at + n},
+         "peer": {"host": f"host{n}", "port": 23, "packets": 0}}
+        for n in range(number)
+    ]  # fmt: skip
 
 
-def test_what_is_seen_no_more_does_not_fade_beside_others_that_are() -> None:
-    beacon = call()
-    later = call("192.0.2.250", 443, "reader", times=1,
-                 endpoint={"at": 4e7, "until": 4e7}, peer={"at": 4e7, "until": 4e7})  # fmt: skip
-    alone = scored([beacon, *other_hosts(30)])
-    assert scored([beacon, later, *other_hosts(29)]).score == alone.score
+@pytest.mark.parametrize("acts", [[call()], probes(0, 25)], ids=["beacon", "scan"])
+def test_what_it_did_counts_for_thirty_days_on_which_it_is_seen(acts: Rows) -> None:
+    found = {n: scored([*acts, later(1, n), *other_hosts(30)]) for n in (1, 29, 30)}
+    assert found[1].listed
+    assert found[29].listed
+    assert not found[30].listed
+    assert found[30].last_seen > found[29].last_seen
+
+
+def test_a_broken_clock_or_a_late_visit_takes_nothing_away() -> None:
+    alone = scored([call(), *other_hosts(30)])
+    for days in (400, 25_000):
+        found = scored([call(), later(days), *other_hosts(30)])
+        assert found.score == pytest.approx(alone.score, abs=0.01)
+
+
+def test_what_is_done_now_counts_whatever_was_done_before() -> None:
+    fresh = {"at": 60 * 86400, "until": 60 * 86400 + 0.3}
+    now = call(host="b", times=30, endpoint=fresh, peer=fresh)
+    for before in ([call(times=60)], [call(times=60), later(1, 40)]):
+        assert scored([*before, now, *other_hosts(30)]).listed
+
+
+def test_a_stray_packet_does_not_bring_back_what_counts_no_more() -> None:
+    old = [*probes(0, 25), later(1, 31), *other_hosts(30)]
+    assert not scored([*old, *probes(33, 1)]).listed
+    assert scored([*old, *probes(33, 25)]).listed
 
 
 def over_days(number: int, **more: Any) -> Rows:

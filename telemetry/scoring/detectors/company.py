@@ -44,7 +44,7 @@ def _sizes(f: Columns) -> Evidence:
         many = count(f["rhythm_answered"][i], "conversation")
         return f"{many} of like size: {', '.join(told)}"
 
-    return Evidence(sub, sentence, f["rhythm_last"])
+    return Evidence(sub, sentence)
 
 
 def _odd_port(f: Columns) -> Evidence:
@@ -67,7 +67,7 @@ def _odd_port(f: Columns) -> Evidence:
     def sentence(i: int) -> str:
         return f"an inside host calls port {port[i]:.0f}, which belongs to no common service"
 
-    return Evidence(sub, sentence, picked("last"))
+    return Evidence(sub, sentence)
 
 
 def _tool_port(f: Columns) -> Evidence:
@@ -78,7 +78,7 @@ def _tool_port(f: Columns) -> Evidence:
     def sentence(i: int) -> str:
         return f"port {f['talk_port'][i]:.0f} is the default of a remote-access tool"
 
-    return Evidence(sub, sentence, f["talk_last"])
+    return Evidence(sub, sentence)
 
 
 def _of_a_quiet_host(f: Columns) -> Floats:

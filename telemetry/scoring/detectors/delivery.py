@@ -21,7 +21,7 @@ def _evaluate(f: Columns) -> Evidence:
             f"{f['delivery_bytes'][i]:,.0f} bytes or so, headers and all"
         )
 
-    return Evidence(sub, sentence, f["delivery_last"])
+    return Evidence(sub, sentence)
 
 
 DETECTOR = Detector("delivery", "spam", 0.75, _evaluate)

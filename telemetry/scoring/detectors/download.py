@@ -25,7 +25,7 @@ def _evaluate(f: Columns) -> Evidence:
             f"{count(others, 'other address', 'other addresses')} in the ten minutes before"
         )
 
-    return Evidence(sub, sentence, f["download_last"])
+    return Evidence(sub, sentence)
 
 
 DETECTOR = Detector("download", "malware_download", 0.45, _evaluate)

@@ -41,7 +41,7 @@ def _reflection(f: Columns) -> Evidence:
             f"{count(f['crowd_reflected'][i], 'address', 'addresses')} within ten seconds"
         )
 
-    return Evidence(sub, sentence, f["reflected_last"])
+    return Evidence(sub, sentence)
 
 
 def _flood(f: Columns) -> Evidence:
@@ -69,8 +69,7 @@ def _flood(f: Columns) -> Evidence:
             f"{max(rate[i], 1):,.0f} a second, in a crowd of {crowd[i]:,.0f} within ten seconds"
         )
 
-    last = np.fmax(f["flood_last"], f["one_way_last"])
-    return Evidence(sub, sentence, last)
+    return Evidence(sub, sentence)
 
 
 REFLECTION = Detector("reflection", "reflector", 0.92, _reflection)

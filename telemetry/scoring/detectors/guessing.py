@@ -29,7 +29,7 @@ def _evaluate(f: Columns) -> Evidence:
             f"typically {span(f['login_duration_s'][i])} long and of like size"
         )
 
-    return Evidence(sub, sentence, f["login_last"])
+    return Evidence(sub, sentence)
 
 
 DETECTOR = Detector("guessing", "bruteforce", 0.95, _evaluate)

@@ -32,7 +32,7 @@ def _evaluate(f: Columns) -> Evidence:
             f"{count(f['kin_endpoints'][i], 'other address', 'other addresses')}"
         )
 
-    return Evidence(sub, sentence, f["kin_last"])
+    return Evidence(sub, sentence)
 
 
 DETECTOR = Detector("kin", "c2", 0.4, _evaluate)

@@ -65,7 +65,7 @@ def _evaluate(f: Columns) -> Evidence:
             parts.append(f"{count(echo[i], 'ping')} of {count(f['echo_hosts'][i], 'host')}")
         return f"{' and '.join(parts)}, though nobody inside ever asked for it"
 
-    return Evidence(sub, sentence, f["tried_last"])
+    return Evidence(sub, sentence)
 
 
 DETECTOR = Detector("knock", "scanner", 0.67, _evaluate)

@@ -24,7 +24,7 @@ def _evaluate(f: Columns) -> Evidence:
             f"many bytes each way; {100 * passed[i] / calls[i]:.0f} % of its calls"
         )
 
-    return Evidence(sub, sentence, f["relay_last"])
+    return Evidence(sub, sentence)
 
 
 DETECTOR = Detector("relay", "relay", 0.85, _evaluate)

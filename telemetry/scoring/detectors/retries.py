@@ -44,7 +44,7 @@ def _evaluate(f: Columns) -> Evidence:
             f"({count(f['retry_answered'][i], 'answer')})"
         )
 
-    return Evidence(sub, sentence, f["retry_last"])
+    return Evidence(sub, sentence)
 
 
 DETECTOR = Detector("retries", "c2", 0.6, _evaluate)

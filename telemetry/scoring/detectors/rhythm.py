@@ -51,7 +51,7 @@ def _evaluate(f: Columns) -> Evidence:
             f"{100 * f['rhythm_near_share'][i]:.0f} % of the pauses within half of that"
         )
 
-    return Evidence(sub, sentence, f["rhythm_last"])
+    return Evidence(sub, sentence)
 
 
 def _habit(f: Columns) -> Floats:

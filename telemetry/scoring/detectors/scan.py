@@ -28,7 +28,7 @@ def _evaluate(f: Columns) -> Evidence:
         widest = f["widest_port_hosts"][i]
         return f"{tried}; one port on up to {widest:,.0f} of them, up to {most:,.0f} ports on one"
 
-    return Evidence(sub, sentence, f["tried_last"])
+    return Evidence(sub, sentence)
 
 
 DETECTOR = Detector("scan", "scanner", 0.92, _evaluate)

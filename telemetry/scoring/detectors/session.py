@@ -38,7 +38,7 @@ def _evaluate(f: Columns) -> Evidence:
             f"{span(f['talk_pause_s'][i])} or so, and sent {100 * share[i]:.0f} % of the bytes"
         )
 
-    return Evidence(sub, sentence, f["talk_last"])
+    return Evidence(sub, sentence)
 
 
 def upload(f: Columns) -> Floats:

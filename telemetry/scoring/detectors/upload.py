@@ -25,7 +25,7 @@ def _evaluate(f: Columns) -> Evidence:
             f"{ratio[i]:,.0f} times what it got"
         )
 
-    return Evidence(sub, sentence, f["upload_last"])
+    return Evidence(sub, sentence)
 
 
 DETECTOR = Detector("upload", "exfiltration", 0.65, _evaluate)
