@@ -47,7 +47,7 @@ _COMMANDS = {
     "score": _Command(
         "Score every endpoint in the lake, write the list and the report.",
         False,
-        lambda console, found: console.listed(*found),
+        lambda console, found: console.ranked(*found),
     ),
 }
 
@@ -95,7 +95,7 @@ def _app(name: str) -> App:
         """Runs the flow.
 
         Args:
-            sources: Files, folders, quoted patterns, zip files, or - for standard input.
+            sources: Files, folders, quoted patterns, zip and tar files, or - for standard input.
             json: Answer in JSON.
             options: Shared options.
         """

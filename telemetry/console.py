@@ -127,6 +127,12 @@ class Console(Watcher):
         else:
             self._show_ranking(endpoints)
 
+    def ranked(self, endpoints: Ranking, files: list[Path]) -> None:
+        """Says how endpoints were scored, and where that is written."""
+        self.scored(endpoints)
+        if not self._json:
+            self._show_files(files)
+
     def listed(self, endpoints: Scores, files: list[Path]) -> None:
         """Says what is listed and where."""
         self._bar.stop()
@@ -262,7 +268,7 @@ def ingest_json(report: IngestReport) -> dict[str, Any]:
 
 
 def run_json(report: RunReport) -> dict[str, Any]:
-    """Returns the answer of `run --json`, its endpoints to be read once."""
+    """Returns the answer of `run --json`; its endpoints, without those erased, are read once."""
     return {
         "ingest": ingest_json(report.ingest),
         "score": {"endpoints": map(endpoint_json, report.endpoints)},

@@ -716,6 +716,8 @@ class Lake:
             yield
         except BaseException:
             remove(part.aside.path for part in change.parts)
+            listed = self._table.names()
+            remove(self.path / f.name for f in change.derived if f.name not in listed)
             raise  # what is in place but not listed is swept at the next opening
 
     def erase_replaced(self, *, shown: bool) -> None:
@@ -775,23 +777,25 @@ class Lake:
         with lake_errors(self.path), self._undone_on_error(change):
             change.old += self._table.derived()
             before = self._selection()
-            selected = set(before["endpoint"].to_pylist())
+            known = pa.array(before["endpoint"].to_pylist(), pa.string())
             now = [schema(Layer.SELECTION).empty_table()]
             shown = [schema(Layer.SCORE).empty_table()]
             waiting: list[pa.Table] = []
-            for table in scores:
+            for table in (_closed(one, Layer.SCORE) for one in scores):
                 now.append(_closed(choose(table), Layer.SELECTION))
-                selected |= set(now[-1]["endpoint"].to_pylist())
-                rows = _among(_closed(table, Layer.SCORE)["endpoint"], selected)
-                shown.append(table.filter(pa.array(rows)))
-                waiting.append(table.filter(pa.array(~rows)))
+                endpoints = table["endpoint"]
+                rows = pc.or_(pc.is_in(endpoints, now[-1]["endpoint"]), pc.is_in(endpoints, known))
+                shown.append(table.filter(rows))
+                waiting.append(table.filter(pc.invert(rows)))
                 if sum(map(len, waiting)) >= _SCORES_AT_ONCE:
                     self._put_scores(waiting, f"{QUARANTINE}/{SCORES}", run, change)
                     waiting = []
             self._put_scores(waiting, f"{QUARANTINE}/{SCORES}", run, change)
             self._put_scores(shown, SCORES, run, change)
             chosen = pa.concat_tables(now)
-            self._put(_joined(before, chosen), SELECTION, run, SELECTION, change)
+            joined = _joined(before, chosen)
+            selected = set(joined["endpoint"].to_pylist())
+            self._put(joined, SELECTION, run, SELECTION, change)
             self._take_out(
                 [file for file in self._table.records() if file.quarantined],
                 lambda file: self._with_either(file, selected),

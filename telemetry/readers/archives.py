@@ -30,6 +30,8 @@ _DIGITS = 20
 _MOST_BYTES = 1 << 62
 _MOST_UNPACKED = 32 << 30
 """Bytes that are unpacked on the way to all members of a packed tar file, each time."""
+_MOST_ZEROS = 4096
+"""Blocks of zeros behind which nobody puts another tar file."""
 _BROKEN = "The tar file is broken; fetch it again."
 _ENDS_EARLY = "The tar file ends early; fetch it again."
 _STORED = 0
@@ -289,14 +291,14 @@ def _is_tar(block: bytes) -> bool:
     """Returns whether a file begins as a tar file does.
 
     Whoever sends the first packet of a capture can write what a header has at its end, but no
-    capture begins with a name.
+    capture begins with a name, in whatever script, and nothing behind it.
     """
     name, _, rest = block[:100].partition(b"\0")
-    if block[257:262] != b"ustar" or not name or rest.strip(b"\0"):
+    if block[257:262] != b"ustar" or not name or min(name) < 0x20 or rest.strip(b"\0"):
         return False
     try:
-        return name.decode("utf-8").isprintable() and _header(block) is not None
-    except (UnicodeDecodeError, SourceError):
+        return _header(block) is not None
+    except SourceError:
         return False
 
 
@@ -332,7 +334,7 @@ def _tar_members(stream: io.BufferedReader[Any], end: int | None) -> Iterator[Ta
         stream: At its beginning.
         end: How many bytes there are, if that is known.
     """
-    at = found = noted = unpacked = 0
+    at = found = noted = unpacked = zeros = 0
     notes = _Notes()
     is_over = False
     while block := stream.read(tarfile.BLOCKSIZE):
@@ -345,7 +347,11 @@ def _tar_members(stream: io.BufferedReader[Any], end: int | None) -> Iterator[Ta
             raise
         is_over = info is None
         if info is None:
+            zeros += 1
+            if zeros > _MOST_ZEROS:
+                return
             continue  # another tar file may have been put behind this one
+        zeros = 0
         if info.type in _TOLD_OF:
             noted += _padded(info.size)
             if noted > _MOST_NOTES:
@@ -361,8 +367,13 @@ def _tar_members(stream: io.BufferedReader[Any], end: int | None) -> Iterator[Ta
         if info.isreg() and not name.endswith("/") and not _is_hidden(name):
             found += 1
             unpacked += at if end is None else 0
-            if found > MOST_MEMBERS or unpacked > _MOST_UNPACKED:
+            if found > MOST_MEMBERS:
                 raise SourceError("The tar file holds far too many files; unpack it first.")
+            if unpacked > _MOST_UNPACKED:
+                raise SourceError(
+                    "The tar file is packed, and to read each of its files all before it has "
+                    "to be unpacked anew, which would take too long; unpack it first."
+                )
             yield TarMember(name, at, size)
         if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES:
             at += _padded(size)

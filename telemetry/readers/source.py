@@ -101,7 +101,7 @@ class Source:
 
     @property
     def sha256(self) -> str | None:
-        """Hash of the bytes, of a zip file's member of those packed; None while it is unknown.
+        """Hash of the bytes, of an archive's member as they lie in it; None while it is unknown.
 
         Of a file it is known before anything is parsed, of a large one at some time while it is
         read, of a pipe once `finish` was called.

@@ -112,12 +112,15 @@ class Scores(Sequence[ScoredEndpoint]):
 class Ranking:
     """All endpoints that a run scored, highest score first, of which not all are in memory.
 
+    They are read from the lake when they are looked at: what was erased meanwhile is not told any
+    more, and after another run's scoring its scores are.
+
     Attributes:
         endpoints: How many there are.
         listed: Those on the list.
         between_foreign: Of the records they were made from, the share between two foreign
             addresses.
-        parts: Reads them anew, some at a time, as the lake holds them then.
+        parts: Reads them anew, some at a time.
     """
 
     endpoints: int

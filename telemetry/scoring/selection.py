@@ -124,7 +124,7 @@ def select(endpoints: Scores, rules: Rules, now: datetime, until: datetime) -> p
     """Selects endpoints.
 
     Args:
-        endpoints: All scored endpoints.
+        endpoints: Scored endpoints, all or some of them.
         rules: The rules.
         now: The moment of selection, naive UTC.
         until: When their retention ends, naive UTC.

@@ -113,6 +113,20 @@ def test_the_flow_finds_what_the_pipeline_finds(
     ]
 
 
+def test_the_score_flow_says_what_it_found(
+    daily: tuple[dict[str, Any], Path, str], tmp_path: Path
+) -> None:
+    answer, lake, _ = daily
+    copy = shutil.copytree(lake, tmp_path / "lake")
+    shutil.copy(lake.with_name("lake.key"), tmp_path)
+    told = _run("score", "--lake", copy)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert f"{len(answer['score']['endpoints'])} scored, " in told.stdout
+    assert str(copy / "reports" / "report.html") in told.stdout
+    found = json.loads(_run("score", "--lake", copy, "--json").stdout)
+    assert found == answer["score"]
+
+
 def test_all_steps_share_one_run(daily: tuple[dict[str, Any], Path, str]) -> None:
     answer, lake, _ = daily
     entries = [json.loads(line) for line in (lake / "ledger.jsonl").read_text().splitlines()]

@@ -1,5 +1,6 @@
 """The analysts' catalog: typed, commented, complete, and locked."""
 
+from collections.abc import Iterator
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
@@ -298,6 +299,23 @@ def test_scores_come_in_any_number_of_tables(lake: Path, monkeypatch: pytest.Mon
     parts = list(stream(lake, sql, memory="500MB", unselected=True))
     found = pa.concat_tables(parts)["endpoint"].to_pylist()
     assert found == ["8.8.8.8", *hidden]
+
+
+def test_scores_that_fail_midway_leave_nothing(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("telemetry.lake.store._SCORES_AT_ONCE", 1)
+
+    def failing() -> Iterator[pa.Table]:
+        yield scores("9.9.9.9")
+        raise KeyboardInterrupt
+
+    with Lake.create_or_open(lake, policy_tag="p", key_id="k") as writer:
+        writer.select([scores("8.8.8.8")], lambda _: chosen(), "r1")
+        writer.build_catalog()
+        before = sorted((lake / "quarantine" / "scores").iterdir())
+        with pytest.raises(KeyboardInterrupt):
+            writer.select(failing(), lambda _: chosen(), "r2")
+        assert sorted((lake / "quarantine" / "scores").iterdir()) == before
+    assert query(lake, "SELECT endpoint FROM scores").to_pylist() == [{"endpoint": "8.8.8.8"}]
 
 
 def test_older_scores_stay_until_the_catalog_shows_newer(lake: Path) -> None:
