@@ -320,8 +320,8 @@ def query(
     print_table(answer, json)
     if not answer.num_rows and not unselected:
         print(
-            "No rows. Records of endpoints that are not selected are kept apart and not shown "
-            "(README, What is selected).",
+            "No rows. What there is of endpoints that are not selected is kept apart and never "
+            "among them (README, What is selected).",
             file=sys.stderr,
         )
 

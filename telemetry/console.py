@@ -40,7 +40,7 @@ _STAGES = {
     "report": "Writing the report",
     "retention": "Erasing what is due",
 }
-_HOME_IS_DOUBTED = 0.9
+_HOME_IS_DOUBTED = 0.5
 """Share of records without an end at home, from which a run asks whether it is the right one."""
 _SHOWN = 3
 """Endpoints of each role shown on a terminal; files and --json hold them all."""
@@ -249,12 +249,27 @@ class Console(Watcher):
             table.add_row(endpoint.endpoint, endpoint.role, f"{endpoint.score:.2f}", why)
         self._out.print(table)
         if len(listed) > len(shown):
-            self._out.print(f"  … and {len(listed) - len(shown):,} more in the list")
+            self._out.print(f"  … and {len(listed) - len(shown):,} more")
 
     def _show_files(self, files: list[Path]) -> None:
         self._out.print("[bold]Files[/bold]")
         for path in files:
-            print(f"  {path}")
+            print(f"  {path}{_left_out(path)}")
+
+
+def _left_out(path: Path) -> str:
+    """Returns what a manifest says of listed endpoints that the list does not hold."""
+    from telemetry.lists import MANIFEST
+
+    if path.name != MANIFEST:
+        return ""
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    if not facts["expired"]:
+        return ""
+    return (
+        f"\n    The list holds {facts['entries']:,}; {facts['expired']:,} more were last seen over "
+        f"{facts['days']} days before the newest data ({facts['data_up_to']}), see list_days."
+    )
 
 
 def ingest_json(report: IngestReport) -> dict[str, Any]:
@@ -335,7 +350,8 @@ def print_case(case: Mapping[str, Any], as_json: bool) -> None:
     name, does = ROLES[case["role"]]
     listed = "listed" if case["listed"] else "not listed"
     print(f"{case['endpoint']}  {name}: {does}")
-    print(f"score {case['score']:.2f}, {listed}; {case['records']:,} records\n")
+    records = "1 record" if case["records"] == 1 else f"{case['records']:,} records"
+    print(f"score {case['score']:.2f}, {listed}; {records}\n")
     for reason in case["reasons"]:
         print(f"  {reason['contribution']:.2f}  {reason['name']}: {reason['text']}")
     print(f"\n{_drawn(case['course'])}")

@@ -716,6 +716,23 @@ def test_a_full_disk_loses_nothing(small_disk, filled):
     assert_still_whole(lake, 2)
 
 
+def test_a_run_says_whom_the_list_leaves_out(tmp_path):
+    later = tmp_path / "conn.log"
+    later.write_text(
+        '{"ts": 1795132800.0, "uid": "C1", "id.orig_h": "133.11.0.1", "id.orig_p": 40000, '
+        '"id.resp_h": "8.8.8.8", "id.resp_p": 53, "proto": "udp", "conn_state": "SF", '
+        '"duration": 0.1, "orig_pkts": 1, "orig_ip_bytes": 60, "resp_pkts": 1, '
+        '"resp_ip_bytes": 90}\n'
+    )
+    lake = ("--lake", tmp_path / "lake")
+    alone = call("run", CAPTURES / "border-b.pcapng", *lake)
+    assert "before the newest data" not in alone.words
+    number = len(call("list", *lake, "--json").json["endpoints"])
+    both = call("run", later, *lake)
+    assert f"The list holds 0; {number} more were last seen over 14 days before" in both.words
+    assert (tmp_path / "lake" / "lists" / "list.txt").read_text().count("\n1") == 0
+
+
 def test_a_run_asks_whether_the_home_is_right_where_nothing_has_an_end_there(tmp_path):
     home = ("--home", "9.9.9.0/24", "--lake", tmp_path / "lake")
     found = call("run", CAPTURES / "border-b.pcapng", *home)

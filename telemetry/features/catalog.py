@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from telemetry.columns import TABLES, Column, Layer
 from telemetry.errors import SettingsError
 from telemetry.settings import ASSETS
 
@@ -87,16 +88,33 @@ def views() -> list[View]:
 
 def about() -> tuple[str, str]:
     """Returns name and SELECT of a view that says what the views and their columns mean."""
+    told: list[tuple[str, str, Sequence[ViewColumn | Column]]] = [
+        *((view.name, f"{view.grain}. {view.why}", view.columns) for view in views()),
+        *((name, why, TABLES[of] if of else ()) for name, (of, why) in _STORED.items()),
+    ]
     rows = [
-        (view.name, number, column.name, column.unit, column.meaning)
-        for view in views()
-        for number, column in enumerate(
-            (ViewColumn("", "", f"{view.grain}. {view.why}"), *view.columns)
-        )
+        (name, number, column.name, column.unit, column.meaning)
+        for name, why, columns in told
+        for number, column in enumerate((ViewColumn("", "", why), *columns))
     ]
     values = ", ".join(f"({', '.join(map(_literal, row))})" for row in rows)
     names = "view_name, place, column_name, unit, meaning"
     return "about", f"SELECT * FROM (VALUES {values}) AS about({names}) ORDER BY ALL"
+
+
+_STORED: dict[str, tuple[Layer | None, str]] = {
+    BASE: (Layer.RECORD, "one record. What all views rest on; `records` says more of each."),
+    "scores": (
+        Layer.SCORE,
+        "one endpoint. Its newest score, its role and the reasons; `endpoint` is the `endpoint_ip` "
+        "of the other views.",
+    ),
+    "selected": (Layer.SELECTION, "one endpoint that is selected. By which rule, and until when."),
+    "sources": (None, "one source that was read. Its hash, its format, and what became of it."),
+    "runs": (None, "one run and unit. What its sources held and what was kept."),
+    "about": (None, "one column of a view, or at place 0 the view. What it means."),
+}
+"""What the catalog shows besides the views of sql/."""
 
 
 def _literal(value: object) -> str:

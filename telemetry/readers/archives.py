@@ -33,7 +33,7 @@ _MOST_UNPACKED = 32 << 30
 _MOST_ZEROS = 4096
 """Blocks of zeros behind which nobody puts another tar file."""
 _BROKEN = "The tar file is broken; fetch it again."
-_ENDS_EARLY = "The tar file ends early; fetch it again."
+_ENDS_EARLY = "The tar file ends early; fetch it again, or unpack what there is of it."
 _STORED = 0
 
 

@@ -48,7 +48,7 @@ def _evaluate(f: Columns) -> Evidence:
         return (
             f"{what} every {span(f['rhythm_median_s'][i])} ± {span(f['rhythm_mad_s'][i])}, "
             f"{f['rhythm_gaps'][i] + 1:.0f} times, "
-            f"{100 * f['rhythm_near_share'][i]:.0f} % of the pauses within half of that"
+            f"{100 * f['rhythm_near_share'][i]:.0f} % of the pauses within ± 50 % of that"
         )
 
     return Evidence(sub, sentence)
