@@ -16,20 +16,13 @@ from pathlib import Path
 import lz4.frame
 import pytest
 import zstandard
+from archive_kit import CAPTURE, PACKET, packed, reading
 from capture_kit import (
-    DOMESTIC4,
-    FOREIGN4,
     NOON,
-    UDP,
     Packet,
-    Reading,
     border,
-    ethernet,
-    ip4,
     pcap,
     read,
-    read_source,
-    udp,
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -40,39 +33,6 @@ from telemetry.readers.archives import zip_members
 from telemetry.readers.containers import BLOCK, Unpacked, unpack
 from telemetry.readers.formats import names
 from telemetry.readers.source import Place
-
-PACKET = ethernet(ip4(DOMESTIC4, FOREIGN4, UDP, udp(40000, 53, b"q" * 20)))
-CAPTURE = pcap([Packet(NOON + i, PACKET) for i in range(50)])
-
-
-def packed(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED, **more: int) -> bytes:
-    """Makes a zip file."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", method) as made:
-        for name, data in members.items():
-            made.writestr(name, data, **more)
-    return file.getvalue()
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> Callable[[bytes], str]:
-    def save(data: bytes) -> str:
-        path = tmp_path / "source"
-        path.write_bytes(data)
-        return str(path)
-
-    return save
-
-
-def reading(place: str | Place) -> Reading:
-    """Reads a source to its end, hashes included."""
-    source = open_source(place)
-    try:
-        made = read_source(source, border())
-        source.finish()
-        return made
-    finally:
-        source.close()
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])

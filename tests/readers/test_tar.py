@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from capture_kit import Packet, border, pcap, read
+from archive_kit import CAPTURE, PACKET, packed, reading
+from capture_kit import NOON, Packet, border, pcap, read
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_containers import CAPTURE, NOON, PACKET, packed, reading
 
 from telemetry.errors import SourceError
 from telemetry.readers import Session, in_time_order, open_source, places
@@ -45,16 +45,6 @@ def tar(files: dict[str, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:
             info.size = len(data)
             made.addfile(info, io.BytesIO(data))
     return file.getvalue()
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> Callable[[bytes], str]:
-    def save(data: bytes) -> str:
-        path = tmp_path / "source"
-        path.write_bytes(data)
-        return str(path)
-
-    return save
 
 
 @pytest.mark.parametrize("pack", PACKS)
