@@ -8,11 +8,13 @@ import json
 import os
 import pty
 import random
+import re
 import shutil
 import socket
 import sqlite3
 import struct
 import subprocess
+import tarfile
 import uuid
 from collections.abc import Iterable
 from ipaddress import IPv4Address, ip_address
@@ -357,6 +359,26 @@ def test_a_terminal_sees_numbers_only(secrets: Searcher, tmp_path: Path) -> None
     assert b"Reading" in said and b"1 refused" in said and b"damaged" in said
     assert not secrets.raw(said)
     assert search_lake(secrets, tmp_path / "lake") == {}
+
+
+def test_a_packed_tar_file_leaves_nothing_behind_and_says_nothing(tmp_path: Path) -> None:
+    packed = tmp_path / "kawasaki-branch-office.tar.gz"
+    with tarfile.open(packed, "w:gz") as made:
+        for name in ("border-b.pcapng", "isp-dslite.pcap"):
+            made.add(CAPTURES / name, f"folder-of-tanaka/{name}")
+    said = call("run", packed, "--lake", tmp_path / "lake")
+    assert said.code == 0
+    answer = call("audit", "leaks", "--against", packed, "--lake", tmp_path / "lake", "--json")
+    assert answer.json["secrets"] > 10
+    assert answer.json["files"] == {}
+    truth = json.loads((CAPTURES.parent / "truth.json").read_text())["files"]
+    domestic = {ip for n in ("border-b.pcapng", "isp-dslite.pcap")
+                for ip in truth[f"captures/{n}"]["domestic"]}  # fmt: skip
+    assert domestic and not domestic & set(re.split(r"[^0-9a-f.:]+", said.words))
+    for path in (tmp_path / "lake").rglob("*"):
+        assert not path.is_file() or not {b"kawasaki", b"tanaka"} & set(
+            re.findall(rb"kawasaki|tanaka", path.read_bytes())
+        )
 
 
 # --- real captures -------------------------------------------------------------------------------

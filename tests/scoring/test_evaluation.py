@@ -182,6 +182,7 @@ def test_the_command_reads_scores_and_compares(tmp_path: Path) -> None:
     assert again.json == found.json, "lakes that stay are not read again"
     shown = call("model", "evaluate", "--corpus", corpus, "--keep", kept)
     assert "False positives 0 of 43 harmless: 0.0 per 10,000" in shown.words
+    assert "At other thresholds:" in shown.words
 
 
 def test_the_card_and_the_poorer_views_tell_the_same_of_what_is_read(tmp_path: Path) -> None:
