@@ -177,6 +177,8 @@ SCORE: tuple[Column, ...] = tuple(
         ("first_seen", TIME, "UTC", "first packet to or from it"),
         ("last_seen", TIME, "UTC", "last packet to or from it"),
         ("records", pa.int64(), "records", "records it appears in"),
+        ("novelty", pa.float64(), "0..1", "share of endpoints that are more usual; no evidence"),
+        ("novelty_in", pa.string(), "", "in what the fewest equal it, see the view novelty"),
     )
 )
 

@@ -354,6 +354,11 @@ def print_case(case: Mapping[str, Any], as_json: bool) -> None:
     print(f"score {case['score']:.2f}, {listed}; {records}\n")
     for reason in case["reasons"]:
         print(f"  {reason['contribution']:.2f}  {reason['name']}: {reason['text']}")
+    if case["novelty_in"]:
+        print(
+            f"\n  novelty {case['novelty']:.2f}, no evidence: so many of all endpoints are more "
+            f"usual; the fewest equal it in {case['novelty_in'].replace('_', ' ')}"
+        )
     print(f"\n{_drawn(case['course'])}")
     first, last = (case[when].partition(".")[0] for when in ("first_seen", "last_seen"))
     print(f"{first}{last:>{max(len(case['course']) - len(first), len(last) + 1)}}  UTC\n")

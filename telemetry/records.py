@@ -98,7 +98,10 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class ScoredEndpoint:
-    """A foreign address with its score; times are naive UTC."""
+    """A foreign address with its score; times are naive UTC.
+
+    `novelty` and `novelty_in` are None where it was scored before there were any.
+    """
 
     endpoint: str
     score: float
@@ -109,10 +112,17 @@ class ScoredEndpoint:
     first_seen: datetime
     last_seen: datetime
     records: int
+    novelty: float | None = None
+    novelty_in: str | None = None
 
 
 def endpoint_json(scored: ScoredEndpoint) -> dict[str, Any]:
     """Returns the endpoint in the shape of `score --json` and `list --json`."""
+    return entry_json(scored) | {"novelty": scored.novelty, "novelty_in": scored.novelty_in}
+
+
+def entry_json(scored: ScoredEndpoint) -> dict[str, Any]:
+    """Returns the endpoint as a list for others tells of it: evidence only."""
     return {
         "endpoint": scored.endpoint,
         "score": scored.score,

@@ -1,6 +1,7 @@
 -- One row for each record and each foreign end of it: a record between two
--- foreign addresses appears twice, the second time with the sides exchanged.
-WITH seen AS (
+-- foreign addresses appears twice, the second time with the sides exchanged. Rows are wide: what is
+-- made of each alone is made twice rather than kept.
+WITH seen AS NOT MATERIALIZED (
     SELECT
         *,
         -- A side is silent where the source says so, or tells nothing of it but is known to
@@ -18,7 +19,7 @@ WITH seen AS (
     FROM records
     JOIN (SELECT sensor, tells_silence, misses_answers FROM sensors) USING (sensor)
 ),
-ends AS (
+ends AS NOT MATERIALIZED (
     SELECT
         endpoint_ip,
         coalesce(peer_pid, peer_ip) AS peer,
@@ -110,7 +111,7 @@ ends AS (
     FROM seen
     WHERE peer_ip IS NOT NULL
 ),
-told AS (
+told AS NOT MATERIALIZED (
     SELECT
         *,
         NOT (endpoint_sent OR endpoint_silent) OR NOT (peer_sent OR peer_silent) AS half_seen,
@@ -120,7 +121,7 @@ told AS (
 ),
 -- Most ports are met once. Only records that share theirs with another need be sorted; two
 -- that only share the hash are told apart there.
-keyed AS (
+keyed AS NOT MATERIALIZED (
     SELECT
         * EXCLUDE (endpoint_sent_data, peer_sent_data, misses_answers, one_way),
         CASE

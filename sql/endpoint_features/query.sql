@@ -57,7 +57,9 @@ SELECT
     kin.service_kind AS kin_kind,
     coalesce(kin.request_bytes, 0) AS kin_request_bytes,
     retry_host.failed_endpoints AS retry_host_failed_endpoints,
-    talk_host.unusual_endpoints AS talk_host_unusual_endpoints
+    talk_host.unusual_endpoints AS talk_host_unusual_endpoints,
+    unlike.novelty,
+    unlike.novelty_in
 FROM endpoints AS p
 CROSS JOIN population
 JOIN standouts AS c ON c.endpoint_ip = p.endpoint_ip
@@ -68,4 +70,7 @@ LEFT JOIN downloads AS d ON d.endpoint_ip = p.endpoint_ip
 LEFT JOIN relays AS r ON r.endpoint_ip = p.endpoint_ip
 LEFT JOIN onset AS o ON o.endpoint_ip = p.endpoint_ip
 LEFT JOIN kin ON kin.endpoint_ip = p.endpoint_ip
+JOIN (
+    SELECT endpoint_ip, novelty, novelty_in FROM traits NATURAL JOIN novelty
+) AS unlike ON unlike.endpoint_ip = p.endpoint_ip
 ORDER BY p.endpoint_ip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from telemetry.features.catalog import View, ViewColumn, about, views
+from telemetry.features.catalog import View, ViewColumn, about, shown, views
 from telemetry.features.compute import endpoint_features, endpoint_parts, pair_features
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "endpoint_features",
     "endpoint_parts",
     "pair_features",
+    "shown",
     "views",
 ]

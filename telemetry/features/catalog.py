@@ -121,6 +121,24 @@ def _literal(value: object) -> str:
     return str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"
 
 
+def shown() -> list[tuple[str, str]]:
+    """Returns names and SELECTs of all views and of `about`, for the catalog of a lake.
+
+    DuckDB works out a view anew wherever another mentions it, and the last of ours would rest on
+    the records some four hundred times. No filter gets from what rests on all endpoints down to
+    the records, so such a view carries all its steps, each once; others stay as they are.
+    """
+    return [*((view.name, _with_steps(view)) for view in views()), about()]
+
+
+def _with_steps(view: View) -> str:
+    *steps, _ = needed_for(view.name)
+    if view.in_parts or not any(step.in_parts for step in steps):
+        return view.sql
+    named = ",\n".join(f"{step.name} AS (\n{step.sql})" for step in steps)
+    return f"WITH {named}\nSELECT * FROM (\n{view.sql})"
+
+
 def needed_for(name: str) -> list[View]:
     """Returns a view and all it rests on, in dependency order."""
     by_name = {view.name: view for view in views()}

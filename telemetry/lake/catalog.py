@@ -351,10 +351,19 @@ def _view(name: str, layer: Layer, root: Path, names: list[str], partition: dict
         hive = ", ".join(f"'{key}': {kind}" for key, kind in partition.items())
         options = f", hive_partitioning = true, hive_types = {{{hive}}}" if hive else ""
         source = f"read_parquet([{paths}]{options})"
+        if layer is not Layer.RECORD:
+            # What an older release wrote lacks columns, until the next run writes it anew.
+            source = f"(FROM {source} UNION ALL BY NAME {_nothing(layer, partition)})"
         return f"CREATE VIEW {name} AS SELECT {', '.join(columns)} FROM {source}"
+    return f"CREATE VIEW {name} AS {_nothing(layer, partition)}"
+
+
+def _nothing(layer: Layer, partition: dict[str, str]) -> str:
+    """Returns a SELECT of no rows, with the columns of a layer."""
+    columns = [_name(column.name) for column in TABLES[layer]] + list(partition)
     kinds = [_kind(column.type) for column in TABLES[layer]] + list(partition.values())
     nulls = ", ".join(f"NULL::{k} AS {c}" for c, k in zip(columns, kinds, strict=True))
-    return f"CREATE VIEW {name} AS SELECT {nulls} WHERE false"
+    return f"SELECT {nulls} WHERE false"
 
 
 def _kind(kind: pa.DataType) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from telemetry.lists.contract import ListEntry, ListHeader, utc
-from telemetry.records import endpoint_json
+from telemetry.records import entry_json
 
 
 class JsonLines:
@@ -19,5 +19,5 @@ class JsonLines:
     def write(self, entries: Sequence[ListEntry], header: ListHeader, stream: TextIO) -> None:
         """Writes the list; see `ListFormat.write`."""
         for entry in entries:
-            row = endpoint_json(entry.scored) | {"valid_until": utc(entry.valid_until)}
+            row = entry_json(entry.scored) | {"valid_until": utc(entry.valid_until)}
             stream.write(json.dumps(row, allow_nan=False) + "\n")

@@ -202,9 +202,9 @@ def enter(post: Post, kind: str, **facts: object) -> None:
 
 def publish(lake: Lake) -> None:
     """Builds the catalog anew, with all views of sql/."""
-    from telemetry.features import about, views
+    from telemetry.features import shown
 
-    lake.build_catalog([*((view.name, view.sql) for view in views()), about()])
+    lake.build_catalog(shown())
 
 
 NO_LEDGER = (

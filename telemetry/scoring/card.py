@@ -46,6 +46,7 @@ def card(
             "mean over sets": one["mean_recall_of_sets"],
             "role right": f"{one['right_role']:,}",
             "average precision": one["average_precision"],
+            "by novelty": one["average_precision_of_novelty"],
             **{f"{name} records": _of(one["found_by_records"].get(name)) for name in _RECORDS},
             **{f"precision at {b}": p for b, p in answer["precision"][role].items()},
         }
@@ -55,7 +56,8 @@ def card(
         f"Harmless addresses listed: {answer['false_positives']} of {answer['harmless']:,}, "
         f"{answer['per_10000']} in 10,000, at most {answer['per_10000_at_most']} (95 %, Clopper "
         "and Pearson). Precision is the least that this bound allows, where so many of all "
-        "addresses are bad."
+        "addresses are bad. By novelty: the average precision if addresses were ranked by how "
+        "unlike the others they are, which lists none."
     )
     calibration = [
         {

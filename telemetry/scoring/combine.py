@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from telemetry.columns import TIME, Layer, schema
 from telemetry.records import Role
@@ -62,6 +63,8 @@ def score(features: pa.Table, threshold: float) -> Scores:
             _times(features["first_seen"]),
             _times(features["last_seen"]),
             features["records"],
+            pc.round(features["novelty"], DIGITS),
+            features["novelty_in"].fill_null(""),
         ],
         schema=schema(Layer.SCORE),
     )

@@ -12,7 +12,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
@@ -217,7 +217,10 @@ def _role(role: str, bad: _Pairs, harmless: _Pairs) -> dict[str, Any]:
             sum(found_in[s] / n for s, n in of_sets.items()) / len(of_sets), 4
         ),
         "right_role": right,
-        "average_precision": _average_precision(ours, harmless),
+        "average_precision": _average_precision(ours, harmless, lambda one: one.score),
+        "average_precision_of_novelty": _average_precision(
+            ours, harmless, lambda one: one.novelty or 0.0
+        ),
         "found_by_records": {
             name: by_records[name] for _, name in _BY_RECORDS if name in by_records
         },
@@ -228,14 +231,16 @@ def _records(number: int) -> str:
     return next(name for most, name in _BY_RECORDS if number <= most)
 
 
-def _average_precision(ours: _Pairs, harmless: _Pairs) -> float | None:
+def _average_precision(
+    ours: _Pairs, harmless: _Pairs, rank: Callable[[ScoredEndpoint], float]
+) -> float | None:
     """Returns the mean over the data sets that have positives and harmless addresses."""
     from sklearn.metrics import average_precision_score
 
     precisions = []
     for name in sorted({label.dataset for label, _ in ours}):
         of_set = [
-            (label.role not in HARMLESS, one.score if one else 0.0)
+            (label.role not in HARMLESS, rank(one) if one else 0.0)
             for label, one in (*ours, *harmless)
             if label.dataset == name
         ]

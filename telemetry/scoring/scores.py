@@ -59,6 +59,8 @@ class Scores(Sequence[ScoredEndpoint]):
             "confidence": pc.cast(pc.round(pc.multiply(values, 100)), pa.int32()),
             "reasons": pa.array([[]] * rows, kind.field("reasons").type),
             **{name: features[name] for name in ("first_seen", "last_seen", "records")},
+            "novelty": pa.array([0.0] * rows),  # no matter of a method
+            "novelty_in": pa.array([""] * rows),
         }
         return cls(pa.table(columns).cast(kind))
 

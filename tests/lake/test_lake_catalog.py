@@ -7,6 +7,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from lake_segments import key, meter, source, table, traffic
 
@@ -249,6 +250,8 @@ def scores(*endpoints: str) -> pa.Table:
             "first_seen": seen,
             "last_seen": seen,
             "records": 3,
+            "novelty": 0.5,
+            "novelty_in": "hosts",
         }
         for e in endpoints
     ]
@@ -275,6 +278,16 @@ def test_the_newest_scores_are_shown(lake: Path) -> None:
             writer.select([scores("9.9.9.9")], lambda _: chosen("9.9.9.9"), "../r3")
     found = query(lake, "SELECT endpoint, reasons[1].text AS why FROM scores").to_pylist()
     assert found == [{"endpoint": "2001:db8::1", "why": "9 hosts in 4 s"}]
+
+
+def test_scores_of_an_older_release_can_be_read(lake: Path) -> None:
+    with Lake.create_or_open(lake, policy_tag="p", key_id="k") as writer:
+        writer.select([scores("9.9.9.9")], lambda _: chosen("9.9.9.9"), "r1")
+        for path in lake.glob("**/scores/*.parquet"):
+            pq.write_table(pq.read_table(path).drop_columns(["novelty", "novelty_in"]), path)
+        writer.build_catalog(VIEWS)
+    found = query(lake, "SELECT endpoint, score, novelty, novelty_in FROM scores").to_pylist()
+    assert found == [{"endpoint": "9.9.9.9", "score": 0.9, "novelty": None, "novelty_in": None}]
 
 
 def test_scores_come_in_any_number_of_tables(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:

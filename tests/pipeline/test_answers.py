@@ -70,6 +70,8 @@ _ENDPOINT = dict(
     first_seen=TIME,
     last_seen=TIME,
     records={"type": "integer", "minimum": 1},
+    novelty={"type": "number", "minimum": 0, "maximum": 1},
+    novelty_in={"type": "string"},
 )
 ENDPOINT = closed(**_ENDPOINT)
 SERVICE = closed(

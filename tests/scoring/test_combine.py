@@ -26,7 +26,7 @@ def _empty() -> pa.Table:
 EMPTY = _empty()
 SERIES = ("start", "beat", "start_in")
 KINDS = ("other", "web", "clock", "rat", "login")
-SHARES = ("regularity", "share", "dispersion")
+SHARES = ("regularity", "share", "dispersion", "novelty")
 
 
 def random_features(rng: random.Random, rows: int) -> pa.Table:
@@ -66,6 +66,7 @@ def test_scores_stay_in_range_and_reasons_add_up(seed: int) -> None:
         assert 0 <= endpoint.score < 1
         assert endpoint.listed == (endpoint.score >= 0.5)
         assert endpoint.confidence == round(100 * endpoint.score)
+        assert 0 <= endpoint.novelty <= 1
         given_for = sum(reason.contribution for reason in endpoint.reasons)
         assert endpoint.score - len(DETECTORS) * LEAST <= given_for <= endpoint.score + 1e-3
         assert (endpoint.role == "unknown") == (endpoint.score == 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -87,6 +88,16 @@ def test_a_role_without_harmless_ones_beside_it_has_no_average_precision() -> No
     assert found["roles"]["ddos"]["average_precision"] is None
     # The third is found behind both harmless ones, where it stands with score 0.
     assert found["roles"]["c2"]["average_precision"] == round((1 + 1 + 3 / 5) / 3, 4)
+
+
+def test_novelty_is_judged_as_a_rank_of_its_own() -> None:
+    found = [
+        replace(one, novelty=novelty)
+        for one, novelty in zip(RESULTS["one"], (0.2, 0.9, 0.4, None, 0.1), strict=True)
+    ]
+    c2 = evaluate({"one": found}, LABELS)["roles"]["c2"]
+    # Second, harmless, first, harmless, the one that was not seen.
+    assert c2["average_precision_of_novelty"] == round((1 + 2 / 3 + 3 / 5) / 3, 4)
 
 
 def test_nothing_to_compare_is_no_error() -> None:
