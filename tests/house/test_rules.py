@@ -258,6 +258,9 @@ def test_the_figures_of_the_readme_are_those_of_the_card() -> None:
         ]
         assert row["with 5 or more records"] == "{:,} of {:,}".format(*sums), role
         assert row["role right"] == card[role]["role right"], role
+    unlike = f"precision of {float(card['c2']['by novelty']):.2f} among"
+    scored = f"and of {float(card['c2']['average precision']):.2f} by score"
+    assert unlike in " ".join(_readme().split()) and scored in " ".join(_readme().split())
     # What the README says of one direction and of samples.
     views = {row["name"]: row for row in _table(text, "| name | bruteforce")}
     shares = {
