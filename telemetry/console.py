@@ -349,6 +349,8 @@ def print_case(case: Mapping[str, Any], as_json: bool) -> None:
         return
     name, does = ROLES[case["role"]]
     listed = "listed" if case["listed"] else "not listed"
+    if case["listed"] and case["expired"]:
+        listed += ", but last seen so long ago that the list leaves it out"
     print(f"{case['endpoint']}  {name}: {does}")
     records = "1 record" if case["records"] == 1 else f"{case['records']:,} records"
     print(f"score {case['score']:.2f}, {listed}; {records}\n")

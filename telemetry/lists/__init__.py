@@ -14,10 +14,18 @@ from telemetry.lists.csv import Csv
 from telemetry.lists.jsonl import JsonLines
 from telemetry.lists.plain import Plain
 from telemetry.lists.stix import Stix
-from telemetry.lists.writing import MANIFEST, write_all
+from telemetry.lists.writing import MANIFEST, is_left_out, write_all
 from telemetry.records import ScoredEndpoint
 
-__all__ = ["FORMATS", "MANIFEST", "ListEntry", "ListFormat", "ListHeader", "write_lists"]
+__all__ = [
+    "FORMATS",
+    "MANIFEST",
+    "ListEntry",
+    "ListFormat",
+    "ListHeader",
+    "is_left_out",
+    "write_lists",
+]
 
 FORMATS: tuple[ListFormat, ...] = (
     Csv(),

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -64,6 +64,23 @@ def _valid(entries: Sequence[ScoredEndpoint], header: ListHeader) -> list[ListEn
     days = timedelta(days=header.days)
     rows = [ListEntry(entry, min(entry.last_seen, now) + days) for entry in entries]
     return [row for row in rows if row.valid_until >= now]
+
+
+def is_left_out(folder: Path, last_seen: datetime) -> bool:
+    """Tells whether the list in a folder leaves out who was last seen then, as long ago.
+
+    Args:
+        folder: Of the list; without one, nobody is left out.
+        last_seen: Naive UTC.
+    """
+    try:
+        facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    if facts["data_up_to"] is None:
+        return True
+    made_at = datetime.fromisoformat(facts["data_up_to"].removesuffix("Z"))
+    return last_seen + timedelta(days=facts["days"]) < made_at
 
 
 def _refuse_forbidden(entries: Sequence[ScoredEndpoint], forbidden: Callable[[str], bool]) -> None:

@@ -206,7 +206,8 @@ def explain(settings: Settings, endpoint: str) -> dict[str, Any]:
         endpoint: Its address, in any spelling.
 
     Returns:
-        The endpoint as in `score --json`; `services`, for each protocol, port and opener the
+        The endpoint as in `score --json`; `expired`, whether the newest list leaves it out as it
+        was last seen long ago; `services`, for each protocol, port and opener the
         records, peers, and bytes that the endpoint sent and got; `peers`, the same for each
         other end, by its pseudonym if it is inside; `course`, how many records began in each of
         `COURSE` equal parts of the time between first and last.
@@ -216,6 +217,8 @@ def explain(settings: Settings, endpoint: str) -> dict[str, Any]:
         Refused: No selected endpoint has it; whether another has is not told.
         LakeError: There is no lake.
     """
+    from telemetry.lists import is_left_out
+
     try:
         address = ip_address(endpoint.strip())
     except ValueError:
@@ -281,6 +284,7 @@ def explain(settings: Settings, endpoint: str) -> dict[str, Any]:
     parts = dict(zip(course["part"].to_pylist(), course["records"].to_pylist(), strict=True))
     return {
         **endpoint_json(found[0]),
+        "expired": is_left_out(settings.lake / "lists", found[0].last_seen),
         "services": services.to_pylist(),
         "peers": peers.to_pylist(),
         "course": [parts.get(part, 0) for part in range(COURSE)],

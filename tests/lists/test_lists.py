@@ -16,7 +16,14 @@ from typing import TextIO
 import pytest
 
 from telemetry.errors import LakeError, PrivacyError
-from telemetry.lists import FORMATS, ListEntry, ListFormat, ListHeader, write_lists
+from telemetry.lists import (
+    FORMATS,
+    ListEntry,
+    ListFormat,
+    ListHeader,
+    is_left_out,
+    write_lists,
+)
 from telemetry.lists.csv import guard
 from telemetry.lists.writing import write_all
 from telemetry.records import Reason, Role, ScoredEndpoint
@@ -134,6 +141,8 @@ def test_expired_entries_are_left_out_and_counted(tmp_path: Path) -> None:
     manifest = json.loads(files["manifest.json"])
     assert (manifest["entries"], manifest["expired"]) == (2, 1)
     assert b"# entries: 2\n# expired: 1\n" in files["list.txt"]
+    assert [is_left_out(tmp_path, end) for end in ends] == [True, False, False]
+    assert not is_left_out(tmp_path / "none", ends[0])
 
 
 def test_all_expired(tmp_path: Path) -> None:

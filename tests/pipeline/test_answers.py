@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from datetime import datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -98,6 +99,7 @@ PEER = closed(
 )
 CASE = closed(
     **_ENDPOINT,
+    expired={"type": "boolean"},
     services=array(SERVICE, minItems=1),
     peers=array(PEER, minItems=1),
     course=array(COUNT, minItems=60, maxItems=60),
@@ -200,6 +202,18 @@ def test_a_case_is_drawn_for_a_person(answers, lake):
         assert len(course) == 60
     peers = {one["peer"] for one in answers["explain"].json["peers"]}
     assert all(peer in shown for peer in peers)
+    assert "listed; " in shown and "novelty " in shown
+
+
+def test_who_is_listed_but_left_out_of_the_list_is_told(answers, lake):
+    assert answers["list"].code == 0
+    manifest = lake / "lists" / "manifest.json"
+    whole = manifest.read_text(encoding="utf-8")
+    try:
+        manifest.write_text(json.dumps(json.loads(whole) | {"data_up_to": "2099-01-01T00:00:00Z"}))
+        assert "listed, but last seen so long ago" in call("explain", BEACON, "--lake", lake).out
+    finally:
+        manifest.write_text(whole, encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["ingest", "again"])
