@@ -49,10 +49,11 @@ def test_it_draws_and_warns_of_nothing(outputs: list[Any]) -> None:
     shown = [output for output in outputs if output.output_type == "execute_result"]
     drawn = [output.data["image/svg+xml"] for output in shown if "image/svg+xml" in output.data]
     assert [output for output in outputs if output not in shown] == []
-    assert len(drawn) == 4
+    assert len(drawn) == 5
     # Marks of real data: a bar or a point of each chart, not an empty frame.
     assert all(chart.count('aria-roledescription="bar"') >= 2 for chart in drawn[:3])
-    assert drawn[3].count('aria-roledescription="circle"') > 20
+    assert drawn[3].count('aria-roledescription="point"') > 4
+    assert drawn[4].count('aria-roledescription="circle"') > 20
 
 
 def test_it_shows_the_listed_c2_and_no_domestic_host(outputs: list[Any]) -> None:
