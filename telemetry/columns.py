@@ -153,7 +153,7 @@ RECORD: tuple[Column, ...] = (
 )
 
 SCORE: tuple[Column, ...] = tuple(
-    Column(name, kind, unit, meaning, Layer.SCORE)
+    Column(name, kind, unit, meaning, Layer.SCORE, nullable=name.startswith("novelty"))
     for name, kind, unit, meaning in (
         ("endpoint", pa.string(), "", "foreign address"),
         ("score", pa.float64(), "0..1", "how surely it is attack infrastructure"),
@@ -177,8 +177,8 @@ SCORE: tuple[Column, ...] = tuple(
         ("first_seen", TIME, "UTC", "first packet to or from it"),
         ("last_seen", TIME, "UTC", "last packet to or from it"),
         ("records", pa.int64(), "records", "records it appears in"),
-        ("novelty", pa.float64(), "0..1", "share of endpoints that are more usual; no evidence"),
-        ("novelty_in", pa.string(), "", "in what the fewest equal it, see the view novelty"),
+        ("novelty", pa.float64(), "0..1", "share of all that were scored that is more usual"),
+        ("novelty_in", pa.string(), "", "in which trait the fewest equal it, see traits; or null"),
     )
 )
 

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from telemetry.pipeline import Progress as Watcher
-from telemetry.records import IngestReport, SourceReport, endpoint_json
+from telemetry.records import IngestReport, SourceReport, endpoint_json, entry_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -137,7 +137,7 @@ class Console(Watcher):
         """Says what is listed and where."""
         self._bar.stop()
         if self._json:
-            _print_json({"endpoints": map(endpoint_json, endpoints)})
+            _print_json({"endpoints": map(entry_json, endpoints)})
         else:
             self._show_listed(endpoints, "")
             self._show_files(files)
@@ -357,9 +357,10 @@ def print_case(case: Mapping[str, Any], as_json: bool) -> None:
     for reason in case["reasons"]:
         print(f"  {reason['contribution']:.2f}  {reason['name']}: {reason['text']}")
     if case["novelty_in"]:
+        percent = math.floor(1000 * case["novelty"]) / 10
         print(
-            f"\n  novelty {case['novelty']:.2f}, no evidence: so many of all endpoints are more "
-            f"usual; the fewest equal it in {case['novelty_in'].replace('_', ' ')}"
+            f"\n  novelty, no evidence: {percent} % of all endpoints are more usual; the fewest "
+            f"equal it in {case['novelty_in']}"
         )
     print(f"\n{_drawn(case['course'])}")
     first, last = (case[when].partition(".")[0] for when in ("first_seen", "last_seen"))

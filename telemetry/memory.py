@@ -49,7 +49,7 @@ def budget(memory: str) -> Budget:
         raise ValueError(f"{memory} is too little to work with, give {LEAST} or more")
     flows = 1 << min((free // 4 // _FLOW).bit_length() - 1, 21)
     segments = (free - flows * _FLOW) * 7 // 10 // _SEGMENT
-    return Budget(flows, segments, f"{total * 11 // 20 // 10**6}MB", total * 4 // 10 // _RECORD)
+    return Budget(flows, segments, f"{total // 10**6 // 2}MB", total * 4 // 10 // _RECORD)
 
 
 def _bytes(memory: str) -> int:

@@ -100,7 +100,8 @@ class Reason:
 class ScoredEndpoint:
     """A foreign address with its score; times are naive UTC.
 
-    `novelty` and `novelty_in` are None where it was scored before there were any.
+    `novelty` is None where it was scored before there was any, `novelty_in` also where nobody is
+    more usual.
     """
 
     endpoint: str
@@ -117,12 +118,12 @@ class ScoredEndpoint:
 
 
 def endpoint_json(scored: ScoredEndpoint) -> dict[str, Any]:
-    """Returns the endpoint in the shape of `score --json` and `list --json`."""
+    """Returns the endpoint in the shape of `score --json`."""
     return entry_json(scored) | {"novelty": scored.novelty, "novelty_in": scored.novelty_in}
 
 
 def entry_json(scored: ScoredEndpoint) -> dict[str, Any]:
-    """Returns the endpoint as a list for others tells of it: evidence only."""
+    """Returns the endpoint in the shape of `list --json`: evidence only."""
     return {
         "endpoint": scored.endpoint,
         "score": scored.score,

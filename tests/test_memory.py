@@ -23,7 +23,7 @@ def test_the_parts_stay_within_the_whole(amount: str) -> None:
     assert flows & (flows - 1) == 0
     assert 1 << 16 <= flows <= 1 << 21
     assert flows * 224 + segments * 1100 <= total - 530 * 10**6
-    assert int(engine.removesuffix("MB")) * 10**6 <= total * 11 // 20
+    assert int(engine.removesuffix("MB")) * 10**6 <= total // 2
     assert records * 800 < total
 
 

@@ -1,7 +1,6 @@
 -- One row for each record and each foreign end of it: a record between two
--- foreign addresses appears twice, the second time with the sides exchanged. Rows are wide: what is
--- made of each alone is made twice rather than kept.
-WITH seen AS NOT MATERIALIZED (
+-- foreign addresses appears twice, the second time with the sides exchanged.
+WITH seen AS (
     SELECT
         *,
         -- A side is silent where the source says so, or tells nothing of it but is known to
@@ -19,7 +18,7 @@ WITH seen AS NOT MATERIALIZED (
     FROM records
     JOIN (SELECT sensor, tells_silence, misses_answers FROM sensors) USING (sensor)
 ),
-ends AS NOT MATERIALIZED (
+ends AS (
     SELECT
         endpoint_ip,
         coalesce(peer_pid, peer_ip) AS peer,
@@ -111,7 +110,7 @@ ends AS NOT MATERIALIZED (
     FROM seen
     WHERE peer_ip IS NOT NULL
 ),
-told AS NOT MATERIALIZED (
+told AS (
     SELECT
         *,
         NOT (endpoint_sent OR endpoint_silent) OR NOT (peer_sent OR peer_silent) AS half_seen,
@@ -121,7 +120,7 @@ told AS NOT MATERIALIZED (
 ),
 -- Most ports are met once. Only records that share theirs with another need be sorted; two
 -- that only share the hash are told apart there.
-keyed AS NOT MATERIALIZED (
+keyed AS (
     SELECT
         * EXCLUDE (endpoint_sent_data, peer_sent_data, misses_answers, one_way),
         CASE

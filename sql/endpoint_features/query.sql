@@ -70,7 +70,7 @@ LEFT JOIN downloads AS d ON d.endpoint_ip = p.endpoint_ip
 LEFT JOIN relays AS r ON r.endpoint_ip = p.endpoint_ip
 LEFT JOIN onset AS o ON o.endpoint_ip = p.endpoint_ip
 LEFT JOIN kin ON kin.endpoint_ip = p.endpoint_ip
-JOIN (
+LEFT JOIN (
     SELECT endpoint_ip, novelty, novelty_in FROM traits NATURAL JOIN novelty
 ) AS unlike ON unlike.endpoint_ip = p.endpoint_ip
 ORDER BY p.endpoint_ip

@@ -15,6 +15,7 @@ equalled AS (
         kind,
         of_all,
         trait,
+        amount,
         sum(endpoints) OVER (
             PARTITION BY trait ORDER BY amount DESC RANGE UNBOUNDED PRECEDING
         ) AS equals
@@ -24,6 +25,7 @@ equalled AS (
         kind,
         of_all,
         'service_port',
+        0,
         sum(endpoints) OVER (PARTITION BY protocol, service_port)
     FROM numbered
 ),
@@ -32,7 +34,7 @@ summed AS (
         kind,
         -- Whole numbers add up to the same in any order.
         sum(round(1e6 * ln(of_all / equals)))::BIGINT AS surprise,
-        arg_min(trait, row(equals, trait)) FILTER (equals < of_all) AS novelty_in
+        arg_min(trait, row(equals, -amount::INTEGER, trait)) FILTER (equals < of_all) AS novelty_in
     FROM equalled
     GROUP BY kind
 )
@@ -41,6 +43,6 @@ SELECT
     coalesce(
         sum(n.endpoints) OVER (ORDER BY surprise RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0
     ) / of_all AS novelty,
-    novelty_in
+    if(novelty > 0, novelty_in, NULL) AS novelty_in
 FROM numbered AS n
-JOIN summed USING (kind)
+JOIN summed AS s USING (kind)

@@ -2,7 +2,8 @@ WITH compared AS (
     SELECT
         endpoint_ip,
         s.talk_protocol AS protocol,
-        s.talk_port AS service_port,
+        -- Who never talked has no service: its port is a victim's, or one that it tried.
+        if(s.talk_longest_s > 0, s.talk_port, 0) AS service_port,
         p.days,
         p.hosts,
         p.tried_hosts,

@@ -125,15 +125,17 @@ def shown() -> list[tuple[str, str]]:
     """Returns names and SELECTs of all views and of `about`, for the catalog of a lake.
 
     DuckDB works out a view anew wherever another mentions it, and the last of ours would rest on
-    the records some four hundred times. No filter gets from what rests on all endpoints down to
-    the records, so such a view carries all its steps, each once; others stay as they are.
+    the records some four hundred times. So what rests on views of all endpoints carries all its
+    steps, each once. Others do not: the catalog would grow to several times its size.
     """
     return [*((view.name, _with_steps(view)) for view in views()), about()]
 
 
 def _with_steps(view: View) -> str:
     *steps, _ = needed_for(view.name)
-    if view.in_parts or not any(step.in_parts for step in steps):
+    local = {step.name for step in steps if step.in_parts}
+    late = {s.name for s in steps if s.name not in local and not local.isdisjoint(s.depends_on)}
+    if late.isdisjoint(view.depends_on):
         return view.sql
     named = ",\n".join(f"{step.name} AS (\n{step.sql})" for step in steps)
     return f"WITH {named}\nSELECT * FROM (\n{view.sql})"

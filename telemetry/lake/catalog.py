@@ -315,7 +315,9 @@ def _create_views(
 
 
 def _mentioned(name: str, views: Sequence[tuple[str, str]]) -> bool:
-    return any(re.search(rf"\b{re.escape(name)}\b", sql) for _, sql in views)
+    """Whether a view rests on another; a step of its own with that name hides the other."""
+    word = rf"\b{re.escape(name)}\b"
+    return any(re.search(word, sql) and not re.search(rf"{word} AS \(", sql) for _, sql in views)
 
 
 def _statements(root: Path, files: Sequence[Listed], derived: Sequence[Listed]) -> Iterator[str]:

@@ -64,7 +64,7 @@ def score(features: pa.Table, threshold: float) -> Scores:
             _times(features["last_seen"]),
             features["records"],
             pc.round(features["novelty"], DIGITS),
-            features["novelty_in"].fill_null(""),
+            features["novelty_in"],
         ],
         schema=schema(Layer.SCORE),
     )

@@ -31,7 +31,7 @@ class Scores(Sequence[ScoredEndpoint]):
     def ranked(cls, parts: Iterable[pa.Table]) -> Scores:
         """Puts tables together, the highest score first, equal ones by address as text."""
         kind = schema(Layer.SCORE)
-        table = pa.concat_tables([kind.empty_table(), *(part.cast(kind) for part in parts)])
+        table = pa.concat_tables([kind.empty_table(), *(_whole(part, kind) for part in parts)])
         return cls(table.sort_by([("score", "descending"), ("endpoint", "ascending")]))
 
     @classmethod
@@ -59,8 +59,7 @@ class Scores(Sequence[ScoredEndpoint]):
             "confidence": pc.cast(pc.round(pc.multiply(values, 100)), pa.int32()),
             "reasons": pa.array([[]] * rows, kind.field("reasons").type),
             **{name: features[name] for name in ("first_seen", "last_seen", "records")},
-            "novelty": pa.array([0.0] * rows),  # no matter of a method
-            "novelty_in": pa.array([""] * rows),
+            **{name: pa.nulls(rows, kind.field(name).type) for name in ("novelty", "novelty_in")},
         }
         return cls(pa.table(columns).cast(kind))
 
@@ -136,6 +135,14 @@ class Ranking:
     def __iter__(self) -> Iterator[ScoredEndpoint]:
         for part in self.parts():
             yield from Scores(part)
+
+
+def _whole(part: pa.Table, kind: pa.Schema) -> pa.Table:
+    """Returns a table with all columns; what an older release stored lacks some."""
+    for field in kind:
+        if field.nullable and field.name not in part.column_names:
+            part = part.append_column(field, pa.nulls(len(part), field.type))
+    return part.select(kind.names).cast(kind)
 
 
 def _endpoint(row: dict[str, Any]) -> ScoredEndpoint:

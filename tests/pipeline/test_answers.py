@@ -61,7 +61,7 @@ REASON = closed(
     text={"type": "string", "minLength": 1},
     contribution={"type": "number"},
 )
-_ENDPOINT = dict(
+_ENTRY = dict(
     endpoint={"type": "string"},
     score={"type": "number", "minimum": 0, "maximum": 1},
     role={"enum": list(get_args(Role))},
@@ -71,9 +71,13 @@ _ENDPOINT = dict(
     first_seen=TIME,
     last_seen=TIME,
     records={"type": "integer", "minimum": 1},
-    novelty={"type": "number", "minimum": 0, "maximum": 1},
-    novelty_in={"type": "string"},
 )
+_ENDPOINT = dict(
+    **_ENTRY,
+    novelty={"type": "number", "minimum": 0, "maximum": 1},
+    novelty_in={"type": ["string", "null"]},
+)
+ENTRY = closed(**_ENTRY)
 ENDPOINT = closed(**_ENDPOINT)
 SERVICE = closed(
     protocol={"type": "integer", "minimum": 0, "maximum": 255},
@@ -105,6 +109,7 @@ CASE = closed(
     course=array(COUNT, minItems=60, maxItems=60),
 )
 ENDPOINTS = closed(endpoints=array(ENDPOINT))
+ENTRIES = closed(endpoints=array(ENTRY))
 RUN = closed(ingest=INGEST, score=ENDPOINTS, files=array({"type": "string"}, uniqueItems=True))
 
 BEACON = "22.51.207.57"
@@ -150,7 +155,7 @@ def check(answer: Any, shape: dict[str, Any]) -> None:
         ("ingest", INGEST, 1),
         ("again", INGEST, 1),
         ("score", ENDPOINTS, 0),
-        ("list", ENDPOINTS, 0),
+        ("list", ENTRIES, 0),
         ("explain", CASE, 0),
         ("run", RUN, 0),
     ],
@@ -202,7 +207,7 @@ def test_a_case_is_drawn_for_a_person(answers, lake):
         assert len(course) == 60
     peers = {one["peer"] for one in answers["explain"].json["peers"]}
     assert all(peer in shown for peer in peers)
-    assert "listed; " in shown and "novelty " in shown
+    assert "listed; " in shown and "novelty, no evidence: " in shown
 
 
 def test_who_is_listed_but_left_out_of_the_list_is_told(answers, lake):
@@ -279,7 +284,8 @@ def test_scores_go_from_highest_to_lowest(answers):
 
 
 def test_the_list_holds_the_listed_scores_unchanged(answers):
-    listed = [e for e in answers["score"].json["endpoints"] if e["listed"]]
+    told = [e for e in answers["score"].json["endpoints"] if e["listed"]]
+    listed = [{name: e[name] for name in _ENTRY} for e in told]
     assert listed
     assert answers["list"].json["endpoints"] == listed
 

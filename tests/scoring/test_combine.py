@@ -86,6 +86,13 @@ def test_scores_do_not_depend_on_the_order_or_the_company_of_rows() -> None:
     assert list(whole.listed) == [one for one in whole if one.listed]
 
 
+def test_scores_that_an_older_release_stored_have_no_novelty() -> None:
+    whole = score(random_features(random.Random(6), 20), 0.6)
+    older = Scores.ranked([whole.table.drop_columns(["novelty", "novelty_in"])])
+    assert [one.score for one in older] == [one.score for one in whole]
+    assert {(one.novelty, one.novelty_in) for one in older} == {(None, None)}
+
+
 def test_highest_first_and_ties_by_address() -> None:
     found = score(random_features(random.Random(5), 200), 0.6)
     keys = [(-endpoint.score, endpoint.endpoint) for endpoint in found]
