@@ -80,7 +80,7 @@ def is_left_out(folder: Path, last_seen: datetime) -> bool:
     if facts["data_up_to"] is None:
         return True
     made_at = datetime.fromisoformat(facts["data_up_to"].removesuffix("Z"))
-    return last_seen + timedelta(days=facts["days"]) < made_at
+    return last_seen < made_at - timedelta(days=facts["days"])  # a broken clock knows no later day
 
 
 def _refuse_forbidden(entries: Sequence[ScoredEndpoint], forbidden: Callable[[str], bool]) -> None:

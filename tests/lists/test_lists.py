@@ -142,6 +142,7 @@ def test_expired_entries_are_left_out_and_counted(tmp_path: Path) -> None:
     assert (manifest["entries"], manifest["expired"]) == (2, 1)
     assert b"# entries: 2\n# expired: 1\n" in files["list.txt"]
     assert [is_left_out(tmp_path, end) for end in ends] == [True, False, False]
+    assert not is_left_out(tmp_path, datetime.max)
     assert not is_left_out(tmp_path / "none", ends[0])
 
 
