@@ -1105,7 +1105,9 @@ class Lake:
                 self._table.add_files(listed)
                 account()
         except BaseException:
-            remove(placed)
+            # A signal may be heard when the transaction is durable already: its files stay.
+            names = self._table.names()
+            remove(path for path in placed if path.relative_to(self.path).as_posix() not in names)
             raise
 
     def _aside(self) -> Path:
