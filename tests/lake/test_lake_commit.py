@@ -53,6 +53,28 @@ def on_disk(path: Path) -> set[str]:
     return {p.relative_to(path).as_posix() for p in path.rglob("*.parquet")}
 
 
+def test_a_signal_at_the_end_of_a_commit_takes_nothing_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_lake(tmp_path / "lake") as lake:
+        take_in(lake, 0, table(meter(traffic(1, 40))))
+        durable = lake._table.transaction
+
+        @contextmanager
+        def interrupted() -> Iterator[None]:
+            with durable():
+                yield
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(lake._table, "transaction", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lake.commit()
+    monkeypatch.undo()
+    with open_lake(tmp_path / "lake") as lake:
+        listed = {file.name for file in lake.files()}
+        assert listed and listed <= on_disk(lake.path)
+
+
 def test_cuts_order_and_batches_do_not_show(tmp_path: Path) -> None:
     packets = traffic(1, 400, days=2)
     with open_lake(tmp_path / "whole") as whole:
