@@ -11,10 +11,12 @@ it was made for that.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,22 +45,25 @@ CLOSED: _Config = {"autoinstall_known_extensions": "false", "autoload_known_exte
 # Not EXPLAIN: with ANALYZE it runs what it explains, whatever that is.
 _READS = (duckdb.StatementType.SELECT,)
 
-_SOURCES = """
-CREATE TABLE sources (
-    sha256 VARCHAR, content_sha256 VARCHAR, sensor VARCHAR, authority VARCHAR, format VARCHAR,
-    unit VARCHAR, read BIGINT, kept BIGINT, dropped MAP(VARCHAR, BIGINT), records_written BIGINT,
-    run VARCHAR, ingested_at TIMESTAMP
-);
-"""
 _AT_ONCE = 50_000
 """Rows of an answer that is not held whole."""
 EVERYTHING = "everything"
 """Schema of the views that show unselected endpoints too."""
 _RUNS = """
-CREATE TABLE runs AS
 SELECT run, unit, min(ingested_at) AS began, count(*) AS sources, sum(read)::BIGINT AS read,
        sum(kept)::BIGINT AS kept, sum(records_written)::BIGINT AS records_written
-FROM sources GROUP BY run, unit ORDER BY began, run, unit;
+FROM sources GROUP BY run, unit ORDER BY began, run, unit
+"""
+_TABLES = f"""
+CREATE TABLE sources (
+    sha256 VARCHAR, content_sha256 VARCHAR, sensor VARCHAR, authority VARCHAR, format VARCHAR,
+    unit VARCHAR, read BIGINT, kept BIGINT, dropped MAP(VARCHAR, BIGINT), records_written BIGINT,
+    run VARCHAR, ingested_at TIMESTAMP
+);
+CREATE TABLE runs AS {_RUNS};
+CREATE SCHEMA {EVERYTHING};
+CREATE VIEW {EVERYTHING}.sources AS FROM main.sources;
+CREATE VIEW {EVERYTHING}.runs AS FROM main.runs;
 """
 
 
@@ -248,36 +253,69 @@ def build(
         LakeError: A view is wrong, or the disk is full.
     """
     with duckdb_errors(root), lake_errors(root):
-        connection = duckdb.connect(str(aside), config=CLOSED)
-        try:
-            connection.execute("SET TimeZone = 'UTC'").fetchall()
-            connection.begin()  # one, or each statement is made durable
-            connection.execute(_SOURCES).fetchall()
+        _begin(aside, views)
+        with _changing(aside) as connection:
             if sources:
                 connection.register("given", _sources_table(sources))
                 connection.execute("INSERT INTO sources SELECT * FROM given").fetchall()
                 connection.unregister("given")
-            connection.execute(_RUNS).fetchall()
+            connection.execute(f"INSERT INTO runs {_RUNS}").fetchall()
             shown, known = ([f for f in fs if not f.quarantined] for fs in (files, derived))
-            for statement in _statements(root.resolve(), shown, known):
-                connection.execute(statement).fetchall()
-            stubs = _create_views(connection, views)
-            for statement in (
-                f"CREATE SCHEMA {EVERYTHING}",
-                f"USE {EVERYTHING}",
-                *_statements(root.resolve(), files, derived),
-                *(f"CREATE VIEW {name} AS FROM main.{name}" for name in ("sources", "runs")),
-            ):
-                connection.execute(statement).fetchall()
-            _create_views(connection, views, stubs)
-            connection.commit()
-            # Where the disk is full, closing would leave it half written and say nothing.
-            connection.execute("CHECKPOINT").fetchall()
-        finally:
-            connection.close()
+            for schema, listed, others in (("main", shown, known), (EVERYTHING, files, derived)):
+                connection.execute(f"USE {schema}").fetchall()
+                for statement in _statements(root.resolve(), listed, others):
+                    connection.execute(statement).fetchall()
         aside.chmod(FILE_MODE)
         _sync_file(aside)
         aside.replace(root / CATALOG)
+
+
+def _begin(aside: Path, views: Sequence[tuple[str, str]]) -> None:
+    """Begins a catalog: that of an empty lake, worked out once for each state of the views.
+
+    To work out the views takes longer than to read a small source, and they do not change from
+    run to run. So it is kept where the compiled kernels are, if it can be.
+    """
+    empty = [*_statements(Path(), [], [])]
+    made_of = repr((duckdb.__version__, _TABLES, empty, views)).encode()
+    cache = Path(os.environ["NUMBA_CACHE_DIR"])
+    kept = cache / f"catalog-{hashlib.sha256(made_of).hexdigest()[:16]}.duckdb"
+    with suppress(OSError):
+        shutil.copyfile(kept, aside)
+        return
+    aside.unlink(missing_ok=True)
+    with _changing(aside) as connection:
+        connection.execute(_TABLES).fetchall()
+        stubs: list[str] = []
+        for schema in ("main", EVERYTHING):
+            connection.execute(f"USE {schema}").fetchall()
+            for statement in empty:
+                connection.execute(statement).fetchall()
+            stubs = _create_views(connection, views, stubs)
+    with suppress(OSError):
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ready = kept.with_name(f"{kept.name}.{os.getpid()}")
+        try:
+            shutil.copyfile(aside, ready)
+            _sync_file(ready)
+            ready.replace(kept)
+        finally:
+            ready.unlink(missing_ok=True)
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Opens a catalog that nobody else sees, to be changed at once."""
+    connection = duckdb.connect(str(path), config=CLOSED)
+    try:
+        connection.execute("SET TimeZone = 'UTC'").fetchall()
+        connection.begin()  # one, or each statement is made durable
+        yield connection
+        connection.commit()
+        # Where the disk is full, closing would leave it half written and say nothing.
+        connection.execute("CHECKPOINT").fetchall()
+    finally:
+        connection.close()
 
 
 def _create_views(
@@ -356,8 +394,8 @@ def _view(name: str, layer: Layer, root: Path, names: list[str], partition: dict
         if layer is not Layer.RECORD:
             # What an older release wrote lacks columns, until the next run writes it anew.
             source = f"(FROM {source} UNION ALL BY NAME {_nothing(layer, partition)})"
-        return f"CREATE VIEW {name} AS SELECT {', '.join(columns)} FROM {source}"
-    return f"CREATE VIEW {name} AS {_nothing(layer, partition)}"
+        return f"CREATE OR REPLACE VIEW {name} AS SELECT {', '.join(columns)} FROM {source}"
+    return f"CREATE OR REPLACE VIEW {name} AS {_nothing(layer, partition)}"
 
 
 def _nothing(layer: Layer, partition: dict[str, str]) -> str:

@@ -66,6 +66,29 @@ def test_an_empty_lake_has_the_same_types(lake: Path, tmp_path: Path) -> None:
         assert types(empty.path, "scores") == empty_scores
 
 
+def test_a_catalog_is_the_same_with_and_without_what_was_kept_of_one(
+    lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def built(cache: Path, views: list[tuple[str, str]]) -> list[object]:
+        monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
+        with Lake.create_or_open(lake, policy_tag="p", key_id="k") as writer:
+            writer.build_catalog(views)
+        made = "SELECT schema_name, view_name, sql FROM duckdb_views() WHERE NOT internal"
+        asked = (made, "FROM busy_ports", "FROM sources", "FROM runs", "FROM everything.ports")
+        return [query(lake, f"{sql} ORDER BY ALL").to_pylist() for sql in asked]
+
+    cache = tmp_path / "cache"
+    first = built(cache, VIEWS)
+    [kept] = cache.iterdir()
+    written = kept.stat().st_mtime_ns
+    assert first[0] and built(cache, VIEWS) == first
+    assert [path.stat().st_mtime_ns for path in cache.iterdir()] == [written]
+    assert built(cache, [*VIEWS, ("more", "FROM ports")])[0] != first[0]
+    not_a_folder = tmp_path / "file"
+    not_a_folder.write_text("")
+    assert built(not_a_folder, VIEWS) == first
+
+
 def test_columns_carry_their_meaning(lake: Path) -> None:
     answer = query(
         lake,
