@@ -58,6 +58,13 @@ SELECT
     coalesce(kin.request_bytes, 0) AS kin_request_bytes,
     retry_host.failed_endpoints AS retry_host_failed_endpoints,
     talk_host.unusual_endpoints AS talk_host_unusual_endpoints,
+    coalesce(covert.protocol, 0) AS covert_protocol,
+    coalesce(covert.exchanges, 0) AS covert_exchanges,
+    covert.request_bytes AS covert_request_bytes,
+    covert.longest_request_bytes AS covert_longest_request_bytes,
+    covert.reply_bytes AS covert_reply_bytes,
+    covert.longest_reply_bytes AS covert_longest_reply_bytes,
+    covert_host.name_servers AS covert_host_name_servers,
     unlike.novelty,
     unlike.novelty_in
 FROM endpoints AS p
@@ -70,6 +77,8 @@ LEFT JOIN downloads AS d ON d.endpoint_ip = p.endpoint_ip
 LEFT JOIN relays AS r ON r.endpoint_ip = p.endpoint_ip
 LEFT JOIN onset AS o ON o.endpoint_ip = p.endpoint_ip
 LEFT JOIN kin ON kin.endpoint_ip = p.endpoint_ip
+LEFT JOIN covert ON covert.endpoint_ip = p.endpoint_ip
+LEFT JOIN hosts AS covert_host ON covert_host.peer = covert.peer
 LEFT JOIN (
     SELECT endpoint_ip, novelty, novelty_in FROM traits NATURAL JOIN novelty
 ) AS unlike ON unlike.endpoint_ip = p.endpoint_ip

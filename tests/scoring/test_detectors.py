@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import Any
 
 import pytest
@@ -157,6 +157,103 @@ def test_signs_of_life_inside_one_connection_are_a_beacon_too() -> None:
     found = scored([call(times=1, endpoint=side, peer=side), *other_hosts(30)])
     assert (found.role, found.listed) == ("c2", True)
     assert {"rhythm", "session"} <= {reason.name for reason in found.reasons}
+
+
+def test_a_quiet_connection_of_which_an_exporter_tells_no_pauses_counts_as_a_talk() -> None:
+    def held(packets: int) -> Rows:
+        rows = []
+        for cut in range(0, 6 * 3600, 1800):  # at the active timeout
+            side = {"packets": packets, "bytes": 60 * packets, "at": cut, "until": cut + 1799}
+            flags = {"flags": "SA" if cut == 0 else "A"}
+            sides = {"endpoint": side | flags, "peer": side | flags}
+            rows.append(call(times=1, **sides) | {"exported": True})
+        return rows
+
+    def reasons(packets: int) -> dict[str, str]:
+        found = scored([*held(packets), *other_hosts(30)])
+        return {reason.name: reason.text for reason in found.reasons}
+
+    assert "open for 6 h, with only 480 packets in that time" in reasons(20)["session"]
+    # Two packets a second leave no room that must be a pause.
+    assert "session" not in reasons(1800)
+
+
+def asked(ip: str, size: int, times: int, host: str = "a", reply: int = 120) -> dict[str, Any]:
+    """An inside host asks for names of so many bytes, headers included."""
+    sides = {"endpoint": {"bytes": reply, "packets": 1}, "peer": {"bytes": size, "packets": 1}}
+    return call(ip, 53, host, times, 2, "udp", **sides)
+
+
+def pinged(*sizes: int, packets: int = 200, reply: int | None = None) -> Rows:
+    """An inside host pings, for some time with packets of each size."""
+    return [
+        {"endpoint": {"ip": "198.51.100.1", "port": 0, "packets": packets,
+                      "bytes": packets * (reply or size), "at": at + 0.1, "until": at + packets},
+         "peer": {"host": "a", "port": 0, "packets": packets, "bytes": packets * size,
+                  "at": at, "until": at + packets},
+         "protocol": "icmp"}
+        for at, size in zip(count(step=1000), sizes, strict=False)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ([asked("198.51.100.1", 228, 300)], "300 times, with 200 bytes on average"),
+        # Some are full of data, most only ask whether there is any.
+        (
+            [asked("198.51.100.1", 90, 300), asked("198.51.100.1", 290, 100)],
+            "112 bytes on average (262 at most)",
+        ),
+        (pinged(84, 1028), "pinged it 400 times, with 528 bytes on average (1,000 at most)"),
+        (pinged(128, reply=600), "100 bytes on average (100 at most) and 572 bytes on average"),
+    ],
+    ids=["names", "some-long-names", "sizes-of-pings", "echoes-unlike-pings"],
+)
+def test_tunnels_through_names_and_pings_are_listed(rows: Rows, text: str) -> None:
+    found = scored([*rows, *other_hosts(30)])
+    assert (found.role, found.listed) == ("c2", True), found.reasons
+    [told] = [reason.text for reason in found.reasons if reason.name == "covert"]
+    assert text in told
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [asked("198.51.100.1", 78, 3000, reply=1200)],
+        [asked(f"198.51.100.{n}", 228, 300) for n in range(1, 40)],
+        [asked("198.51.100.1", 228, 300, f"h{n}") for n in range(20)],
+        [asked("198.51.100.1", 228, 30)],
+        pinged(84, packets=9000),
+        pinged(*range(100, 1500, 100), packets=2),
+    ],
+    ids=["short-names", "a-resolver", "many-ask-it", "a-few-long-names", "pings", "path-mtu"],
+)
+def test_names_and_pings_of_usual_sizes_are_no_tunnel(rows: Rows) -> None:
+    found = scored([*rows, *other_hosts(30)])
+    assert not found.listed, found.reasons
+
+
+def test_a_public_resolver_is_not_listed_for_what_passes_through_it() -> None:
+    found = scored([asked("9.9.9.9", 228, 300), *other_hosts(30)], "9.9.9.9")
+    assert "covert" not in {reason.name for reason in found.reasons}
+
+
+def polls(port: int, every: float) -> Rows:
+    """It calls an inside host, each time up to a third of the interval late."""
+    rows, at, dice = [], 0.0, random.Random(5)
+    for n in range(60):
+        times = {"at": at, "until": at + 0.3}
+        rows.append(call(times=1, endpoint={**times, "port": 40000 + n, "packets": 9},
+                         peer={"at": at + 0.1, "until": at + 0.4, "port": port}))  # fmt: skip
+        at += every * dice.uniform(1, 1.33)
+    return rows
+
+
+def test_a_page_that_polls_a_site_inside_is_not_listed() -> None:
+    assert not scored([*polls(443, 10), *other_hosts(30)]).listed
+    assert scored([*polls(443, 200), *other_hosts(30)]).score > 0.5
+    assert scored([*polls(8444, 10), *other_hosts(30)]).listed
 
 
 def test_a_jittered_beacon_is_listed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from telemetry.scoring.contract import Detector
 from telemetry.scoring.detectors import (
     company,
+    covert,
     delivery,
     download,
     flood,
@@ -24,6 +25,7 @@ DETECTORS: tuple[Detector, ...] = (
     retries.DETECTOR,
     session.DETECTOR,
     kin.DETECTOR,
+    covert.DETECTOR,
     company.TOOL_PORT,
     company.SIZES,
     company.ODD_PORT,

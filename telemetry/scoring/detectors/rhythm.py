@@ -89,6 +89,10 @@ def _habit(f: Columns) -> Floats:
     # two minutes); pings watch hosts.
     factor[f["rhythm_protocol"] == 17] *= 0.6
     factor[(f["rhythm_protocol"] == 1) | (f["rhythm_protocol"] == 58)] *= 0.4
+    # A site inside is called in rhythm by monitors, feeds and programs, and every few seconds by
+    # pages that are open.
+    site = one_of(kind, "web") & from_outside
+    factor[site] = (0.3 + 0.7 * wanders * ramp(f["rhythm_median_s"], 20, 60))[site]
     # Calls from outside that get no answer are a scan; answered and exact, a monitor of
     # services; only jitter makes them remarkable.
     exact = _jitter(f) < 0.05 * f["rhythm_median_s"]
