@@ -82,7 +82,7 @@ if TYPE_CHECKING:
 
 BUFFER_ROWS = 250_000
 """Rows held in memory before they are spilled; about 250 bytes each."""
-_PIECES = 6
+_PIECES = 8
 """Into so many pieces the rows of a full buffer are parted to be merged one by one."""
 _FAN_IN = 16
 """So many sorted tables of a partition are merged at once."""
