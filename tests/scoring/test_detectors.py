@@ -256,6 +256,24 @@ def test_a_page_that_polls_a_site_inside_is_not_listed() -> None:
     assert scored([*polls(8444, 10), *other_hosts(30)]).listed
 
 
+@pytest.mark.parametrize(
+    ("up", "down", "stretches", "listed"),
+    [(300, 400, 20, True), (300, 120, 20, False), (110, 110, 20, False), (300, 400, 7, False)],
+    ids=["requests", "unanswered", "keep-alives", "greetings"],
+)
+def test_requests_in_one_connection_count_like_one_connection_each(
+    up: int, down: int, stretches: int, listed: bool
+) -> None:
+    bursts = [[5 * n, 5 * n + 0.1] for n in range(stretches)]
+
+    def side(size: int) -> dict[str, Any]:
+        return {"bursts": bursts, "packets": 2 * stretches, "bytes": size * stretches}
+
+    found = scored([call(port=80, times=1, endpoint=side(down), peer=side(up)), *other_hosts(30)])
+    assert found.reasons[0].name == "rhythm"
+    assert found.listed == listed
+
+
 def test_a_jittered_beacon_is_listed() -> None:
     # Cobalt Strike's jitter of 30 %: gaps between 70 and 100 s, from a fixed sequence.
     rows, moment = [], 0.0

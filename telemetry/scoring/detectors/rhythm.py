@@ -84,7 +84,8 @@ def _habit(f: Columns) -> Floats:
     # Signs of life inside one connection are what keep-alives of browsers, chat and
     # middleboxes look like (Chrome's TCP keep-alive is 45 s); RFC 1122, 4.2.3.6.
     inside = (series == "beat") & (f["rhythm_connections"] < 0.5 * f["rhythm_gaps"])
-    factor[inside & (web | one_of(kind, "talk"))] *= 0.5
+    factor[inside & one_of(kind, "talk")] *= 0.5
+    factor[inside & web] *= (0.5 + 0.5 * _requests(f))[inside & web]
     # Voice, games and tunnels hold their ports open in NATs over UDP (RFC 4787 asks for
     # two minutes); pings watch hosts.
     factor[f["rhythm_protocol"] == 17] *= 0.6
@@ -100,6 +101,22 @@ def _habit(f: Columns) -> Floats:
     factor[from_outside & ~exact] *= 0.9
     factor[from_outside & (f["rhythm_answered"] == 0)] *= 0.1
     return factor
+
+
+def _requests(f: Columns) -> Floats:
+    """Returns how far stretches of talk in one connection look like requests with answers, 0..1.
+
+    Whether a program opens a connection for each request or keeps one is up to its library; the
+    web services of Empire and Covenant keep one. An HTTP request with its acknowledgement takes
+    some 250 bytes, a ping of HTTP/2 or of a WebSocket under TLS less than 200 (RFC 9113, 6455).
+    The greetings at the beginning count for much where few stretches follow.
+    """
+    stretches = f["rhythm_gaps"] + 1
+    up, down = (
+        f["rhythm_connections"] * f[f"rhythm_{side}_bytes"] / stretches
+        for side in ("peer", "endpoint")
+    )
+    return ramp(up, 180, 260) * ramp(down, 180, 260) * ramp(f["rhythm_gaps"], 6, 9)
 
 
 def timetable(kind: npt.NDArray[Any], median_s: Floats) -> Floats:
