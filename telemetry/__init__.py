@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Final
 
 
 def _kernel_cache() -> Path:
@@ -33,5 +34,7 @@ def _kernel_cache() -> Path:
     return cache / f"kernels-{digest.hexdigest()[:16]}"
 
 
-if "NUMBA_CACHE_DIR" not in os.environ:
+if not os.environ.get("NUMBA_CACHE_DIR"):
     os.environ["NUMBA_CACHE_DIR"] = str(_kernel_cache())
+COMPILED: Final = Path(os.environ["NUMBA_CACHE_DIR"])
+"""Folder of what is worked out once: compiled kernels, the catalog of an empty lake."""

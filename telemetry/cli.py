@@ -215,12 +215,13 @@ def run(*sources: Sources, json: Json = False, options: Options = DEFAULTS) -> N
         json: Answer in JSON.
         options: Shared options.
     """
+    settings = options.settings()
     _load_kernels()
     from telemetry import pipeline
     from telemetry.console import Console
 
     with Console(json) as console:
-        report = pipeline.run(options.settings(), sources, console)
+        report = pipeline.run(settings, sources, console)
         console.ran(report)
     _fail_if_refused(report.ingest)
 
@@ -234,18 +235,23 @@ def ingest(*sources: Sources, json: Json = False, options: Options = DEFAULTS) -
         json: Answer in JSON.
         options: Shared options.
     """
+    settings = options.settings()
     _load_kernels()
     from telemetry import pipeline
     from telemetry.console import Console
 
     with Console(json) as console:
-        report = pipeline.ingest(options.settings(), sources, console)
+        report = pipeline.ingest(settings, sources, console)
         console.ingested(report)
     _fail_if_refused(report)
 
 
 def _load_kernels() -> None:
-    """Loads numba as if SciPy had no BLAS: no kernel multiplies matrices, and it takes 0.2 s."""
+    """Loads numba as if there was no BLAS, which takes 0.2 s; no kernel multiplies matrices.
+
+    numba 0.68 asks SciPy for it as this module is imported. Without it `np.dot` and the like do
+    not compile; SciPy itself is as ever afterwards.
+    """
     blas = "scipy.linalg.cython_blas"
     if blas not in sys.modules:
         sys.modules[blas] = None  # type: ignore[assignment]  # what cannot be imported

@@ -58,13 +58,15 @@ SELECT
     coalesce(kin.request_bytes, 0) AS kin_request_bytes,
     retry_host.failed_endpoints AS retry_host_failed_endpoints,
     talk_host.unusual_endpoints AS talk_host_unusual_endpoints,
-    coalesce(covert.protocol, 0) AS covert_protocol,
-    coalesce(covert.exchanges, 0) AS covert_exchanges,
-    covert.request_bytes AS covert_request_bytes,
-    covert.longest_request_bytes AS covert_longest_request_bytes,
-    covert.reply_bytes AS covert_reply_bytes,
-    covert.longest_reply_bytes AS covert_longest_reply_bytes,
-    covert_host.name_servers AS covert_host_name_servers,
+    coalesce(covert.names_exchanges, 0) AS names_exchanges,
+    coalesce(covert.names_long_exchanges, 0) AS names_long_exchanges,
+    covert.names_long_bytes,
+    coalesce(names_host.name_exchanges, 0) AS names_host_exchanges,
+    coalesce(covert.pings_exchanges, 0) AS pings_exchanges,
+    covert.pings_request_bytes,
+    covert.pings_longest_request_bytes,
+    covert.pings_reply_bytes,
+    covert.pings_longest_reply_bytes,
     unlike.novelty,
     unlike.novelty_in
 FROM endpoints AS p
@@ -78,7 +80,7 @@ LEFT JOIN relays AS r ON r.endpoint_ip = p.endpoint_ip
 LEFT JOIN onset AS o ON o.endpoint_ip = p.endpoint_ip
 LEFT JOIN kin ON kin.endpoint_ip = p.endpoint_ip
 LEFT JOIN covert ON covert.endpoint_ip = p.endpoint_ip
-LEFT JOIN hosts AS covert_host ON covert_host.peer = covert.peer
+LEFT JOIN hosts AS names_host ON names_host.peer = covert.names_peer
 LEFT JOIN (
     SELECT endpoint_ip, novelty, novelty_in FROM traits NATURAL JOIN novelty
 ) AS unlike ON unlike.endpoint_ip = p.endpoint_ip

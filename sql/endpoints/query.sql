@@ -38,9 +38,17 @@ arrival AS (
     JOIN sensor_days USING (sensor, day)
     GROUP BY endpoint_ip
 ),
+-- Whom it called and talked with. A call that fails there, or one of many that do not fail
+-- anywhere else, is a packet that got lost (threshold random walk: Jung et al., S&P 2004).
+talked AS (
+    SELECT DISTINCT endpoint_ip, peer, protocol, service_port, true AS is_partner
+    FROM contacts
+    WHERE is_recent AND from_endpoint AND endpoint_spoke AND endpoint_sent AND peer_sent
+        AND protocol IN (6, 17) AND conn_state <> 'REJ'
+),
 -- One try at a door: a TCP call that the caller never completed or let drop without a
 -- word, an echo request, or a datagram to a service that nobody answered.
-tries AS (
+vain AS (
     SELECT
         c.endpoint_ip,
         c.peer,
@@ -51,6 +59,7 @@ tries AS (
         coalesce(s.probed, false) AS probed,
         -- Sites and mail servers are for strangers, and addresses of theirs grow old.
         coalesce(s.probed AND s.kind NOT IN ('web', 'mail'), false) AS closed_to_strangers,
+        coalesce(s.kind IN ('web', 'mail', 'name', 'clock'), false) AS open_to_strangers,
         CASE
             -- A sampled SYN is no try where samples show that the caller goes on with calls.
             WHEN c.protocol = 6 AND c.endpoint_tcp_flags & 18 = 2
@@ -78,6 +87,36 @@ tries AS (
         ON amplifies.protocol = c.protocol AND amplifies.port = c.endpoint_port
         AND c.endpoint_port <> c.peer_port
     WHERE c.is_recent AND c.from_endpoint AND c.opens
+),
+known AS (
+    SELECT vain.*, coalesce(talked.is_partner, false) AS is_partner
+    FROM vain
+    LEFT JOIN talked
+        ON talked.endpoint_ip = vain.endpoint_ip AND talked.peer = vain.peer
+        AND talked.protocol = vain.protocol AND talked.service_port = vain.service_port
+    WHERE vain.kind IS NOT NULL
+),
+tries AS (
+    SELECT known.*
+    FROM known
+    LEFT JOIN (
+        SELECT endpoint_ip, protocol, service_port, count(*) AS hosts FROM talked GROUP BY ALL
+    ) AS partners
+        ON partners.endpoint_ip = known.endpoint_ip AND partners.protocol = known.protocol
+        AND partners.service_port = known.service_port
+    LEFT JOIN (
+        SELECT endpoint_ip, protocol, service_port, count(DISTINCT peer) AS hosts
+        FROM known
+        WHERE NOT is_partner
+        GROUP BY ALL
+    ) AS strangers
+        ON strangers.endpoint_ip = known.endpoint_ip AND strangers.protocol = known.protocol
+        AND strangers.service_port = known.service_port
+    WHERE NOT coalesce(
+        (is_partner AND NOT closed_to_strangers)
+            OR (open_to_strangers AND partners.hosts >= coalesce(strangers.hosts, 0)),
+        false
+    )
 ),
 per_port AS (
     SELECT
@@ -115,13 +154,13 @@ knocking AS (
         count(DISTINCT (protocol, service_port))
             FILTER (kind IN ('syn', 'touch') OR (kind = 'udp' AND probed))
             AS ports,
+        count(DISTINCT (protocol, service_port)) FILTER (kind IN ('syn', 'touch', 'udp')) AS all_ports,
         count(*) FILTER (kind IN ('syn', 'touch') AND probed) AS tcp_probed_tries,
         count(*) FILTER (kind IN ('syn', 'touch') AND closed_to_strangers) AS tcp_closed_tries,
         count(*) FILTER (kind = 'udp' AND probed) AS udp_probed_tries,
         count(DISTINCT peer) FILTER (kind = 'echo') AS echo_hosts,
         epoch_us(max(first_seen) - min(first_seen)) / 1e6 AS span_s
     FROM tries
-    WHERE kind IS NOT NULL
     GROUP BY endpoint_ip
 )
 SELECT
@@ -150,6 +189,7 @@ SELECT
     coalesce(k.echo_tries, 0) AS echo_tries,
     coalesce(k.hosts, 0) AS tried_hosts,
     coalesce(k.ports, 0) AS tried_ports,
+    coalesce(k.all_ports, 0) AS all_tried_ports,
     coalesce(k.tcp_probed_tries, 0) AS tcp_probed_tries,
     coalesce(k.tcp_closed_tries, 0) AS tcp_closed_tries,
     coalesce(k.udp_probed_tries, 0) AS udp_probed_tries,

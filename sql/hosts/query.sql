@@ -6,8 +6,9 @@ WITH met AS (
         bool_or(answered > 0 OR opened_by_endpoint < connections OR half_seen > 0) AS is_active,
         bool_or(service_kind IN ('other', 'rat') AND answered > 0 AND opened_by_endpoint = 0)
             AS is_unusual,
-        bool_or(service_kind = 'name' AND protocol = 17 AND answered > 0 AND opened_by_endpoint = 0)
-            AS is_name_server,
+        sum(least(endpoint_packets, peer_packets))
+            FILTER (protocol = 17 AND service_port = 53 AND opened_by_endpoint < connections)
+            AS name_exchanges,
         bool_or(failed > 0 AND answered = 0) AS is_failed,
         sum((start_gaps IS NOT NULL)::INT + (beat_gaps IS NOT NULL)::INT + (start_in_gaps IS NOT NULL)::INT)
             FILTER (answered > 0 AND peer_is_domestic) AS series,
@@ -23,7 +24,7 @@ SELECT
     count(*) AS endpoints,
     count(*) FILTER (is_unusual) AS unusual_endpoints,
     count(*) FILTER (is_failed) AS failed_endpoints,
-    count(*) FILTER (is_name_server) AS name_servers,
+    coalesce(sum(name_exchanges), 0)::BIGINT AS name_exchanges,
     coalesce(sum(series), 0)::BIGINT AS series,
     min(first_seen) AS first_seen,
     max(last_seen) AS last_seen

@@ -155,7 +155,6 @@ SELECT
     talk.talked_s AS talk_talked_s,
     coalesce(talk.beat_gaps, 0) AS talk_pauses,
     coalesce(talk.beat_median_s, 0) AS talk_pause_s,
-    talk.endpoint_packets + talk.peer_packets AS talk_packets,
     talk.endpoint_bytes AS talk_endpoint_bytes,
     talk.peer_bytes AS talk_peer_bytes
 FROM chosen

@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
@@ -23,9 +24,10 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from telemetry import COMPILED
 from telemetry.columns import TABLES, Layer
 from telemetry.errors import LakeError, Refused
-from telemetry.lake.files import lake_errors
+from telemetry.lake.files import lake_errors, remove
 from telemetry.lake.layout import (
     CATALOG,
     FILE_MODE,
@@ -274,16 +276,19 @@ def _begin(aside: Path, views: Sequence[tuple[str, str]]) -> None:
     """Begins a catalog: that of an empty lake, worked out once for each state of the views.
 
     To work out the views takes longer than to read a small source, and they do not change from
-    run to run. So it is kept where the compiled kernels are, if it can be.
+    run to run. So it is kept where the compiled kernels are, if it can be. Nothing of a lake is
+    in it.
     """
     empty = [*_statements(Path(), [], [])]
-    made_of = repr((duckdb.__version__, _TABLES, empty, views)).encode()
-    cache = Path(os.environ["NUMBA_CACHE_DIR"])
-    kept = cache / f"catalog-{hashlib.sha256(made_of).hexdigest()[:16]}.duckdb"
-    with suppress(OSError):
+    made_by = Path(__file__).read_bytes()
+    made_of = repr((duckdb.__version__, made_by, empty, views)).encode()
+    kept = COMPILED / f"catalog-{hashlib.sha256(made_of).hexdigest()[:16]}.duckdb"
+    try:
         shutil.copyfile(kept, aside)
+        duckdb.connect(str(aside), config=CLOSED).close()  # one that is damaged is made anew
         return
-    aside.unlink(missing_ok=True)
+    except (OSError, duckdb.Error):
+        aside.unlink(missing_ok=True)
     with _changing(aside) as connection:
         connection.execute(_TABLES).fetchall()
         stubs: list[str] = []
@@ -293,14 +298,21 @@ def _begin(aside: Path, views: Sequence[tuple[str, str]]) -> None:
                 connection.execute(statement).fetchall()
             stubs = _create_views(connection, views, stubs)
     with suppress(OSError):
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ready = kept.with_name(f"{kept.name}.{os.getpid()}")
-        try:
-            shutil.copyfile(aside, ready)
-            _sync_file(ready)
-            ready.replace(kept)
-        finally:
-            ready.unlink(missing_ok=True)
+        _keep(aside, kept)
+
+
+def _keep(made: Path, kept: Path) -> None:
+    """Puts a copy in place of all that were kept before, and of what killed writers left."""
+    kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    number, ready = tempfile.mkstemp(dir=kept.parent, prefix="catalog-")
+    try:
+        with made.open("rb") as source, os.fdopen(number, "wb") as copy:
+            shutil.copyfileobj(source, copy)
+            copy.flush()
+            os.fsync(number)
+        Path(ready).replace(kept)
+    finally:
+        remove(path for path in kept.parent.glob("catalog-*") if path != kept)
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def span(seconds: float) -> str:
     for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
+    return f"{round(seconds, 3):.3g} s"  # clocks of captures are not better
 
 
 def count(number: float, noun: str, plural: str = "") -> str:

@@ -70,7 +70,7 @@ def test_a_catalog_is_the_same_with_and_without_what_was_kept_of_one(
     lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def built(cache: Path, views: list[tuple[str, str]]) -> list[object]:
-        monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
+        monkeypatch.setattr("telemetry.lake.catalog.COMPILED", cache)
         with Lake.create_or_open(lake, policy_tag="p", key_id="k") as writer:
             writer.build_catalog(views)
         made = "SELECT schema_name, view_name, sql FROM duckdb_views() WHERE NOT internal"
@@ -83,7 +83,14 @@ def test_a_catalog_is_the_same_with_and_without_what_was_kept_of_one(
     written = kept.stat().st_mtime_ns
     assert first[0] and built(cache, VIEWS) == first
     assert [path.stat().st_mtime_ns for path in cache.iterdir()] == [written]
+    content = kept.read_bytes()
+    for damaged in (b"", content[:5000], content[:9000] + b"?" + content[9001:]):
+        kept.write_bytes(damaged)
+        assert built(cache, VIEWS) == first
+        assert kept.stat().st_size == len(content)
+    (cache / "catalog-of-a-killed-writer").write_bytes(content)
     assert built(cache, [*VIEWS, ("more", "FROM ports")])[0] != first[0]
+    assert len(list(cache.iterdir())) == 1
     not_a_folder = tmp_path / "file"
     not_a_folder.write_text("")
     assert built(not_a_folder, VIEWS) == first

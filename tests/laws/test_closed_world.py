@@ -32,17 +32,17 @@ closed column confidence conn connection connections content contribution conver
 data day days delivery detail device direction dispersion domestic download dropped dst duration
 echo end ended endpoint endpoints ends entries est exchanges expired failed fetch fetches file files
 first flags folder for format from gaps got greatest half handshake head homeland host hosts hour
-hours id idle in info ingested ip is kept key kin kind last least length listed lists login longest
-mad main many max meaning median meta metadata min misses most must name near net networks novelty
-num on one opened opens operator originator out outer packets pair passed pause pauses payload peer
-per pid place port ports probed product protocol purge quarantine rate read reason reasons recent
-records reflected regularity relay reply reports request resolution resolvers retention retired
-retry rhythm role roles rows rule rules run runs s sampled sampling score scores seconds seen
-selected selection sensor sent series servers service services sessions severity sha256 share sided
-silence silent since skew source sources span spoke spoken src start started starts state status
-steady sure syn system talk talked targets tcp tells text time timeout to traffic trait traits tried
-tries tunnel two type udp uid unit unseen until unusual up upload valid value values variation ver
-version view was way ways widest written
+hours id idle in info ingested ip is kept key kin kind last least length listed lists login long
+longest mad main many max meaning median meta metadata min misses most must name names near net
+networks novelty num on one opened opens operator originator out outer packets pair passed pause
+pauses payload peer per pid pings place port ports probed product protocol purge quarantine rate
+read reason reasons recent records reflected regularity relay reply reports request resolution
+resolvers retention retired retry rhythm role roles rows rule rules run runs s sampled sampling
+score scores seconds seen selected selection sensor sent series service services sessions severity
+sha256 share sided silence silent since skew source sources span spoke spoken src start started
+starts state status steady sure syn system talk talked targets tcp tells text time timeout to
+traffic trait traits tried tries tunnel two type udp uid unit unseen until unusual up upload valid
+value values variation ver version view was way ways widest written
 """
 WORDS = set(_WORDS.split())
 """Every word of which a stored or listed name may be made. A new one is entered here by hand,

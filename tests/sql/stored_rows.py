@@ -119,7 +119,7 @@ def _side(name: str, side: Row, protocol: str) -> dict[str, Any]:
         "bytes": None if packets is None else (size if packets else 0),
         "payload_bytes": None if packets is None else side.get("payload", 0),
         "min_bytes": size // packets if packets else None,
-        "max_bytes": size // packets if packets else None,
+        "max_bytes": side.get("max_bytes", size // packets) if packets else None,
         "tcp_flags": flags if protocol == "tcp" and packets is not None else None,
         "first": _time(first) if sent else None,
         "last": _time(last) if sent else None,

@@ -33,6 +33,8 @@ def _sizes(f: Columns) -> Evidence:
     alike = np.where(np.isnan(sent + got), 0.7 * (1 - ramp(one, 0.05, 0.5)), alike)
     # A few samples of a conversation say nothing about its size.
     enough = (f["rhythm_answered"] >= 4) & (f["rhythm_regularity"] > 0) & (f["sampling_rate"] == 1)
+    # The sizes of time and of names are always alike.
+    enough &= ~one_of(f["rhythm_kind"], "clock", "name")
     sub = np.where(enough & ~np.isnan(one), alike, 0.0)
 
     def sentence(i: int) -> str:

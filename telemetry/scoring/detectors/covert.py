@@ -1,7 +1,6 @@
-"""Command and control inside pings or look-ups of names, by the sizes of both.
+"""Command and control inside look-ups of names or pings, by the sizes of both.
 
-An echo returns what it got, and tools that ping send one size again and again; names are short.
-Tunnels through either (ptunnel, icmpsh; iodine, dnscat2, dns2tcp) fill what there is room for.
+Tunnels through either (iodine, dnscat2, dns2tcp; ptunnel, icmpsh) fill what there is room for.
 """
 
 from __future__ import annotations
@@ -13,47 +12,62 @@ from telemetry.scoring.detectors.rhythm import popularity
 
 
 def _evaluate(f: Columns) -> Evidence:
-    names = f["covert_protocol"] == 17
-    sub = np.where(names, _in_names(f), _in_pings(f)) * popularity(f)
-    sub[f["covert_protocol"] == 0] = 0.0
+    names, pings = _in_names(f), _in_pings(f)
 
     def sentence(i: int) -> str:
-        what, usual = (
-            ("asked it for names", "names are shorter")
-            if names[i]
-            else ("pinged it", "pings and their echoes are all of one size")
-        )
+        if names[i] >= pings[i]:
+            return (
+                "looks like a tunnel through names, which are shorter: an inside host asked it for "
+                f"{count(f['names_long_exchanges'][i], 'name')} in questions of "
+                f"{f['names_long_bytes'][i]:,.0f} bytes or so, "
+                f"{100 * f['names_long_exchanges'][i] / f['names_exchanges'][i]:.0f} % of its "
+                "questions there"
+            )
         return (
-            f"an inside host {what} {count(f['covert_exchanges'][i], 'time')}, with "
-            f"{_sizes(f, 'request', i)} and {_sizes(f, 'reply', i)} in return; {usual}"
+            "looks like a tunnel through pings, which are of one size, as are their echoes: an "
+            f"inside host pinged it {count(f['pings_exchanges'][i], 'time')}, with "
+            f"{_sizes(f, 'request', i)} and {_sizes(f, 'reply', i)} in return"
         )
 
-    return Evidence(sub, sentence)
+    return Evidence(np.maximum(names, pings) * popularity(f), sentence)
 
 
 def _sizes(f: Columns, side: str, i: int) -> str:
-    longest = f[f"covert_longest_{side}_bytes"][i]
-    told = f"{f[f'covert_{side}_bytes'][i]:,.0f} bytes on average"
+    longest = f[f"pings_longest_{side}_bytes"][i]
+    told = f"{f[f'pings_{side}_bytes'][i]:,.0f} bytes on average"
     return told if np.isnan(longest) else f"{told} ({longest:,.0f} at most)"
 
 
 def _in_names(f: Columns) -> Floats:
-    # A question is 16 bytes and the name, with EDNS some 30 and the name (RFC 1035, RFC 6891);
-    # a look-up in a virus scanner's cloud may take 120. One of 220 holds a name that is full.
-    long = ramp(f["covert_request_bytes"], 100, 140)
-    full = 0.85 * ramp(f["covert_longest_request_bytes"], 180, 230)
-    sub = np.maximum(long, full) * steps(f["covert_exchanges"], {30: 0.0, 100: 0.85, 300: 1.0})
-    # A resolver asks hundreds of servers, in whatever names its clients use.
-    return sub * (1 - ramp(f["covert_host_name_servers"], 4, 20))
+    long = f["names_long_exchanges"]
+    sub = steps(long, {50: 0.0, 100: 0.85, 300: 1.0})
+    # One page can make a host look up a long name. Who resolves for others asks this server little
+    # of all, and whom everybody asks, little that is long.
+    sub = sub * ramp(long / np.maximum(f["names_exchanges"], 1), 0.15, 0.4)
+    return sub * ramp(long / np.maximum(f["names_host_exchanges"], 1), 0.05, 0.25)
 
 
 def _in_pings(f: Columns) -> Floats:
-    asked, got = f["covert_request_bytes"], f["covert_reply_bytes"]
-    unlike = ramp(1 - np.minimum(asked, got) / np.maximum(np.maximum(asked, got), 1), 0.1, 0.3)
-    longest = np.fmax(f["covert_longest_request_bytes"], f["covert_longest_reply_bytes"])
-    # Who looks for the largest packet that passes tries a dozen sizes, not hundreds.
-    uneven = ramp(1 - np.fmax(asked, got) / np.maximum(longest, 1), 0.1, 0.4)
-    return np.maximum(unlike, uneven) * steps(f["covert_exchanges"], {40: 0.0, 150: 0.85, 400: 1.0})
+    asked, got = f["pings_request_bytes"], f["pings_reply_bytes"]
+    # Some servers cut long echoes short; none makes them longer.
+    longer = ramp(1 - asked / np.maximum(got, 1), 0.1, 0.3)
+    longer = np.where((asked >= 0) & (got > 100), longer, 0.0)
+    longer = longer * steps(f["pings_exchanges"], {40: 0.0, 150: 0.85, 400: 1.0})
+    return np.maximum(longer, np.maximum(_uneven(f, "request"), _uneven(f, "reply")))
+
+
+def _uneven(f: Columns, side: str) -> Floats:
+    """Returns how surely many packets are long and many others less than half of the longest.
+
+    So many must be longer than 100 bytes if the mean is to be what it is, and so many shorter than
+    half of the longest. One that is long, or a dozen sizes tried for the largest that passes, do
+    not bring the mean of hundreds above 100; tools that ping use 8 to 64.
+    """
+    mean, longest = f[f"pings_{side}_bytes"], f[f"pings_longest_{side}_bytes"]
+    over = np.maximum(longest - 100, 1)
+    many_long = f["pings_exchanges"] * np.clip((mean - 100) / over, 0, 1)
+    many_short = np.where(longest > 0, 1 - 2 * mean / np.maximum(longest, 1), 0.0)
+    return steps(many_long, {15: 0.0, 30: 0.85, 100: 1.0}) * ramp(many_short, 0, 0.3)
 
 
 DETECTOR = Detector("covert", "c2", 0.72, _evaluate)

@@ -55,11 +55,9 @@ def _evaluate(f: Columns) -> Evidence:
         parts = []
         if tcp[i] or udp[i]:
             tries = count(tcp[i] + udp[i], "try", "tries")
-            ports = f["tried_ports"][i] + f["udp_ports"][i]
-            # Ports that are probed by datagrams count in both.
-            ports = min(ports, tcp[i] + udp[i])
+            ports = f["all_tried_ports"][i]
             one = ports == 1 and f["widest_port"][i] > 0
-            named = f"port {f['widest_port'][i]:.0f}" if one else count(max(ports, 1), "port")
+            named = f"port {f['widest_port'][i]:.0f}" if one else count(ports, "port")
             parts.append(f"{tries} of {named}")
         if echo[i]:
             parts.append(f"{count(echo[i], 'ping')} of {count(f['echo_hosts'][i], 'host')}")

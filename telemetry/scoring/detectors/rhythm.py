@@ -81,6 +81,10 @@ def _habit(f: Columns) -> Floats:
     timers = (web | one_of(kind, "login")) & ~from_outside
     most = exact_timer(f)
     factor[timers] = np.minimum(factor, most + (1 - most) * wanders)[timers]
+    # A site inside is called in rhythm by monitors, feeds and programs, and every few seconds by
+    # pages that are open.
+    site = one_of(kind, "web") & from_outside
+    factor[site] = (0.3 + 0.7 * wanders * ramp(f["rhythm_median_s"], 20, 60))[site]
     # Signs of life inside one connection are what keep-alives of browsers, chat and
     # middleboxes look like (Chrome's TCP keep-alive is 45 s); RFC 1122, 4.2.3.6.
     inside = (series == "beat") & (f["rhythm_connections"] < 0.5 * f["rhythm_gaps"])
@@ -90,10 +94,6 @@ def _habit(f: Columns) -> Floats:
     # two minutes); pings watch hosts.
     factor[f["rhythm_protocol"] == 17] *= 0.6
     factor[(f["rhythm_protocol"] == 1) | (f["rhythm_protocol"] == 58)] *= 0.4
-    # A site inside is called in rhythm by monitors, feeds and programs, and every few seconds by
-    # pages that are open.
-    site = one_of(kind, "web") & from_outside
-    factor[site] = (0.3 + 0.7 * wanders * ramp(f["rhythm_median_s"], 20, 60))[site]
     # Calls from outside that get no answer are a scan; answered and exact, a monitor of
     # services; only jitter makes them remarkable.
     exact = _jitter(f) < 0.05 * f["rhythm_median_s"]
@@ -108,15 +108,21 @@ def _requests(f: Columns) -> Floats:
 
     Whether a program opens a connection for each request or keeps one is up to its library; the
     web services of Empire and Covenant keep one. An HTTP request with its acknowledgement takes
-    some 250 bytes, a ping of HTTP/2 or of a WebSocket under TLS less than 200 (RFC 9113, 6455).
-    The greetings at the beginning count for much where few stretches follow.
+    some 250 bytes, a ping of HTTP/2 or of a WebSocket under TLS less than 200 (RFC 9113, 6455);
+    before either, TLS greets with some 2 kB up and 6 kB down. Video takes hundreds of kilobytes a
+    stretch. Pages that are open look like that too, and each ten hosts bring one: it is believed of
+    few hosts only.
     """
     stretches = f["rhythm_gaps"] + 1
-    up, down = (
-        f["rhythm_connections"] * f[f"rhythm_{side}_bytes"] / stretches
-        for side in ("peer", "endpoint")
+    greeted = np.where(f["rhythm_port"] == 80, 0, f["rhythm_connections"])
+    all_up, all_down = (
+        f["rhythm_connections"] * f[f"rhythm_{side}_bytes"] for side in ("peer", "endpoint")
     )
-    return ramp(up, 180, 260) * ramp(down, 180, 260) * ramp(f["rhythm_gaps"], 6, 9)
+    up = (all_up - 2000 * greeted) / stretches
+    down = (all_down - 6000 * greeted) / stretches
+    asks: Floats = ramp(up, 180, 260) * ramp(down, 180, 260) * ramp(f["rhythm_gaps"], 6, 9)
+    streams: Floats = np.maximum(ramp(down, 30_000, 100_000), ramp(up, 5_000, 15_000))
+    return asks * (1 - streams) * (1 - steps(f["all_hosts"], {10: 0.0, 100: 1.0}))
 
 
 def timetable(kind: npt.NDArray[Any], median_s: Floats) -> Floats:

@@ -24,11 +24,7 @@ def _evaluate(f: Columns) -> Evidence:
     # 75 s); six pauses of a second or more are turns of a talk, not one transfer; clients
     # of ordinary services receive far more than they send.
     lasting = steps(f["talk_talked_s"], {20: 0.0, 300: 1.0})
-    # A record of packets' sums does not tell its pauses. But so few packets cannot fill so many
-    # seconds, and a pause of five minutes would have ended the connection.
-    forced = np.where(f["sampling_rate"] == 1, f["talk_talked_s"] - f["talk_packets"], 0) / 300
-    pauses = np.fmax(f["talk_pauses"], forced)
-    turns = ramp(pauses, 2, 8)
+    turns = ramp(f["talk_pauses"], 2, 8)
     upward = ramp(share, 0.35, 0.55)
     sub = np.cbrt(lasting * turns * upward) * popularity(f)
     unusual = one_of(f["talk_kind"], "other", "rat") & (f["talk_protocol"] == 6)
@@ -36,15 +32,10 @@ def _evaluate(f: Columns) -> Evidence:
     sub = sub * (1 - 0.6 * ramp(f["talk_host_unusual_endpoints"], 8, 40))
 
     def sentence(i: int) -> str:
-        paused = (
-            f"{count(f['talk_pauses'][i], 'pause')} of {span(f['talk_pause_s'][i])} or so"
-            if f["talk_pauses"][i] >= forced[i]
-            else f"only {count(f['talk_packets'][i], 'packet')} in that time"
-        )
         return (
             f"an inside host held port {f['talk_port'][i]:.0f} open for "
-            f"{span(f['talk_talked_s'][i])}, with {paused}, "
-            f"and sent {100 * share[i]:.0f} % of the bytes"
+            f"{span(f['talk_talked_s'][i])}, with {count(f['talk_pauses'][i], 'pause')} of "
+            f"{span(f['talk_pause_s'][i])} or so, and sent {100 * share[i]:.0f} % of the bytes"
         )
 
     return Evidence(sub, sentence)
