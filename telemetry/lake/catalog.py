@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -54,7 +53,7 @@ EVERYTHING = "everything"
 _RUNS = """
 SELECT run, unit, min(ingested_at) AS began, count(*) AS sources, sum(read)::BIGINT AS read,
        sum(kept)::BIGINT AS kept, sum(records_written)::BIGINT AS records_written
-FROM sources GROUP BY run, unit ORDER BY began, run, unit
+FROM main.sources GROUP BY run, unit ORDER BY began, run, unit
 """
 _TABLES = f"""
 CREATE TABLE sources (
@@ -255,24 +254,31 @@ def build(
         LakeError: A view is wrong, or the disk is full.
     """
     with duckdb_errors(root), lake_errors(root):
-        _begin(aside, views)
-        with _changing(aside) as connection:
-            if sources:
-                connection.register("given", _sources_table(sources))
-                connection.execute("INSERT INTO sources SELECT * FROM given").fetchall()
-                connection.unregister("given")
-            connection.execute(f"INSERT INTO runs {_RUNS}").fetchall()
-            shown, known = ([f for f in fs if not f.quarantined] for fs in (files, derived))
-            for schema, listed, others in (("main", shown, known), (EVERYTHING, files, derived)):
-                connection.execute(f"USE {schema}").fetchall()
-                for statement in _statements(root.resolve(), listed, others):
-                    connection.execute(statement).fetchall()
+        connection = duckdb.connect(str(aside), config=CLOSED)
+        try:
+            connection.execute("SET TimeZone = 'UTC'").fetchall()
+            _begin(connection, views)
+            with _transaction(connection):
+                if sources:
+                    connection.register("given", _sources_table(sources))
+                    connection.execute("INSERT INTO main.sources FROM given").fetchall()
+                    connection.unregister("given")
+                connection.execute(f"INSERT INTO main.runs {_RUNS}").fetchall()
+                shown, known = ([f for f in fs if not f.quarantined] for fs in (files, derived))
+                for schema, some, others in (("main", shown, known), (EVERYTHING, files, derived)):
+                    connection.execute(f"USE {schema}").fetchall()
+                    for statement in _statements(root.resolve(), some, others):
+                        connection.execute(statement).fetchall()
+            # Where the disk is full, closing would leave it half written and say nothing.
+            connection.execute("CHECKPOINT").fetchall()
+        finally:
+            connection.close()
         aside.chmod(FILE_MODE)
         _sync_file(aside)
         aside.replace(root / CATALOG)
 
 
-def _begin(aside: Path, views: Sequence[tuple[str, str]]) -> None:
+def _begin(connection: duckdb.DuckDBPyConnection, views: Sequence[tuple[str, str]]) -> None:
     """Begins a catalog: that of an empty lake, worked out once for each state of the views.
 
     To work out the views takes longer than to read a small source, and they do not change from
@@ -283,13 +289,12 @@ def _begin(aside: Path, views: Sequence[tuple[str, str]]) -> None:
     made_by = Path(__file__).read_bytes()
     made_of = repr((duckdb.__version__, made_by, empty, views)).encode()
     kept = COMPILED / f"catalog-{hashlib.sha256(made_of).hexdigest()[:16]}.duckdb"
-    try:
-        shutil.copyfile(kept, aside)
-        duckdb.connect(str(aside), config=CLOSED).close()  # one that is damaged is made anew
+    own = connection.execute("SELECT current_catalog()").fetchall()[0][0]
+    with suppress(duckdb.Error):  # there is none, or it is damaged
+        with _attached(connection, kept, "READ_ONLY"):
+            connection.execute(f"COPY FROM DATABASE kept TO {_name(own)}").fetchall()
         return
-    except (OSError, duckdb.Error):
-        aside.unlink(missing_ok=True)
-    with _changing(aside) as connection:
+    with _transaction(connection):
         connection.execute(_TABLES).fetchall()
         stubs: list[str] = []
         for schema in ("main", EVERYTHING):
@@ -297,37 +302,37 @@ def _begin(aside: Path, views: Sequence[tuple[str, str]]) -> None:
             for statement in empty:
                 connection.execute(statement).fetchall()
             stubs = _create_views(connection, views, stubs)
-    with suppress(OSError):
-        _keep(aside, kept)
+    with suppress(OSError, duckdb.Error):
+        _keep(connection, own, kept)
 
 
-def _keep(made: Path, kept: Path) -> None:
-    """Puts a copy in place of all that were kept before, and of what killed writers left."""
+def _keep(connection: duckdb.DuckDBPyConnection, own: str, kept: Path) -> None:
+    """Keeps a copy, in place of those that were kept before."""
     kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    number, ready = tempfile.mkstemp(dir=kept.parent, prefix="catalog-")
-    try:
-        with made.open("rb") as source, os.fdopen(number, "wb") as copy:
-            shutil.copyfileobj(source, copy)
-            copy.flush()
-            os.fsync(number)
-        Path(ready).replace(kept)
-    finally:
-        remove(path for path in kept.parent.glob("catalog-*") if path != kept)
+    with tempfile.TemporaryDirectory(dir=kept.parent, prefix="catalog-") as folder:
+        ready = Path(folder) / kept.name
+        with _attached(connection, ready, "READ_WRITE"):
+            connection.execute(f"COPY FROM DATABASE {_name(own)} TO kept").fetchall()
+        ready.chmod(FILE_MODE)
+        _sync_file(ready)
+        ready.replace(kept)
+    remove(path for path in kept.parent.glob("catalog-*.duckdb") if path != kept)
 
 
 @contextmanager
-def _changing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Opens a catalog that nobody else sees, to be changed at once."""
-    connection = duckdb.connect(str(path), config=CLOSED)
+def _attached(connection: duckdb.DuckDBPyConnection, path: Path, mode: str) -> Iterator[None]:
+    connection.execute(f"ATTACH {_text(str(path))} AS kept ({mode})").fetchall()
     try:
-        connection.execute("SET TimeZone = 'UTC'").fetchall()
-        connection.begin()  # one, or each statement is made durable
-        yield connection
-        connection.commit()
-        # Where the disk is full, closing would leave it half written and say nothing.
-        connection.execute("CHECKPOINT").fetchall()
+        yield
     finally:
-        connection.close()
+        connection.execute("DETACH kept").fetchall()
+
+
+@contextmanager
+def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    connection.begin()  # one, or each statement is made durable
+    yield
+    connection.commit()
 
 
 def _create_views(

@@ -14,7 +14,7 @@ from telemetry.lists.csv import Csv
 from telemetry.lists.jsonl import JsonLines
 from telemetry.lists.plain import Plain
 from telemetry.lists.stix import Stix
-from telemetry.lists.writing import MANIFEST, is_left_out, write_all
+from telemetry.lists.writing import MANIFEST, count_left_out, is_left_out, write_all
 from telemetry.records import ScoredEndpoint
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "ListEntry",
     "ListFormat",
     "ListHeader",
+    "count_left_out",
     "is_left_out",
     "write_lists",
 ]

@@ -83,6 +83,15 @@ def is_left_out(folder: Path, last_seen: datetime) -> bool:
     return last_seen < made_at - timedelta(days=facts["days"])  # a broken clock knows no later day
 
 
+def count_left_out(folder: Path) -> int:
+    """Returns how many listed endpoints the list in a folder leaves out, see `is_left_out`."""
+    try:
+        expired: int = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["expired"]
+    except FileNotFoundError:
+        return 0
+    return expired
+
+
 def _refuse_forbidden(entries: Sequence[ScoredEndpoint], forbidden: Callable[[str], bool]) -> None:
     bad = sum(any(map(forbidden, _addresses(entry))) for entry in entries)
     if bad:

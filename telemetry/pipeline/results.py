@@ -378,6 +378,7 @@ def make_report(
         LakeError: There is no lake, or it cannot be written.
     """
     from telemetry.lake import query
+    from telemetry.lists import count_left_out
     from telemetry.report import Hour, ReportFacts, SourceFacts, write_report
 
     watch = progress or Progress()
@@ -413,6 +414,7 @@ def make_report(
                 Hour(row["hour"], row["records"], row["listed"])
                 for row in query(settings.lake, _TIMELINE, unselected=True).to_pylist()
             ],
+            left_out=count_left_out(settings.lake / "lists"),
         )
         path = settings.lake / "reports" / "report.html"
         write_report(facts, path)

@@ -85,6 +85,7 @@ class ReportFacts:
         n_endpoints: Foreign endpoints scored.
         endpoints: All scored endpoints, or at least the listed ones and the highest 50.
         timeline: Hours that have records, in any order.
+        left_out: Listed endpoints that the list leaves out, as they were last seen long ago.
     """
 
     run: str
@@ -98,3 +99,4 @@ class ReportFacts:
     n_endpoints: int
     endpoints: Sequence[ScoredEndpoint]
     timeline: Sequence[Hour]
+    left_out: int = 0

@@ -121,9 +121,14 @@ def _summary(facts: ReportFacts, listed: int) -> str:
 
     pairs = ((facts.packets, "packet"), (facts.records, "log record"))
     read = " and ".join(kept(total, word) for total, word in pairs if total.read)
+    old = (
+        f" The list leaves out {words.number(facts.left_out)} of these, last seen long before "
+        "the newest data."
+    )
     return (
         f"{read or 'Nothing'} read, {words.plural(facts.n_endpoints, 'foreign endpoint')} "
         f"scored, {words.number(listed)} listed as attack infrastructure."
+        + (old if facts.left_out else "")
     )
 
 

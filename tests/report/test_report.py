@@ -87,6 +87,15 @@ def with_reason(text: str) -> ReportFacts:
     return dataclasses.replace(FACTS, endpoints=[scored(1, text=text)])
 
 
+def test_the_summary_says_whom_the_list_leaves_out(tmp_path: Path) -> None:
+    def summary(left_out: int) -> str:
+        write_report(dataclasses.replace(FACTS, left_out=left_out), tmp_path / "report.html")
+        return Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+
+    assert "The list leaves out 7 of these" in summary(7)
+    assert "leaves out" not in summary(0)
+
+
 def test_funnel_numbers(tmp_path: Path) -> None:
     text = Page(page(FACTS, tmp_path)).text
     for words in (

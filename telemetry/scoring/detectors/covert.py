@@ -16,12 +16,11 @@ def _evaluate(f: Columns) -> Evidence:
 
     def sentence(i: int) -> str:
         if names[i] >= pings[i]:
+            long = f["names_long_exchanges"][i]
             return (
                 "looks like a tunnel through names, which are shorter: an inside host asked it for "
-                f"{count(f['names_long_exchanges'][i], 'name')} in questions of "
-                f"{f['names_long_bytes'][i]:,.0f} bytes or so, "
-                f"{100 * f['names_long_exchanges'][i] / f['names_exchanges'][i]:.0f} % of its "
-                "questions there"
+                f"{count(long, 'name')} in questions of {f['names_long_bytes'][i]:,.0f} bytes or "
+                f"so, {100 * long / max(f['names_exchanges'][i], 1):.0f} % of its questions there"
             )
         return (
             "looks like a tunnel through pings, which are of one size, as are their echoes: an "
