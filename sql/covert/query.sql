@@ -29,10 +29,12 @@ names AS (
         endpoint_ip,
         peer,
         sum(answered)::BIGINT AS exchanges,
-        -- Longer than names of use; what virus scanners ask their makers takes up to 120 bytes.
+        -- Longer than most names of use.
         coalesce(sum(answered) FILTER (request_bytes > 120), 0)::BIGINT AS long_exchanges,
         sum(request_bytes * answered) FILTER (request_bytes > 120)
-            / sum(answered) FILTER (request_bytes > 120) AS long_bytes
+            / sum(answered) FILTER (request_bytes > 120) AS long_bytes,
+        count(DISTINCT time_bucket(INTERVAL 10 MINUTE, first_seen)) FILTER (request_bytes > 120)
+            AS long_slots
     FROM questions
     GROUP BY endpoint_ip, peer
     -- The peer is a pseudonym, and scores must not depend on the key: it breaks no tie but the last.
@@ -52,6 +54,8 @@ pings AS (
     -- The port holds the type: echo request.
     WHERE ((protocol = 1 AND endpoint_port = 8) OR (protocol = 58 AND endpoint_port = 128))
         AND NOT from_endpoint
+        -- Whoever forges echoes adds some.
+        AND endpoint_packets <= 1.05 * peer_packets + 2
     GROUP BY endpoint_ip, peer
     QUALIFY row_number() OVER (
         PARTITION BY endpoint_ip
@@ -64,6 +68,7 @@ SELECT
     coalesce(names.exchanges, 0) AS names_exchanges,
     coalesce(names.long_exchanges, 0) AS names_long_exchanges,
     names.long_bytes AS names_long_bytes,
+    coalesce(names.long_slots, 0) AS names_long_slots,
     coalesce(pings.exchanges, 0) AS pings_exchanges,
     pings.request_bytes AS pings_request_bytes,
     pings.longest_request_bytes AS pings_longest_request_bytes,

@@ -61,6 +61,7 @@ SELECT
     coalesce(covert.names_exchanges, 0) AS names_exchanges,
     coalesce(covert.names_long_exchanges, 0) AS names_long_exchanges,
     covert.names_long_bytes,
+    coalesce(covert.names_long_slots, 0) AS names_long_slots,
     coalesce(names_host.name_exchanges, 0) AS names_host_exchanges,
     coalesce(covert.pings_exchanges, 0) AS pings_exchanges,
     covert.pings_request_bytes,

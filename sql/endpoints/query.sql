@@ -38,20 +38,13 @@ arrival AS (
     JOIN sensor_days USING (sensor, day)
     GROUP BY endpoint_ip
 ),
--- Whom it called and talked with. A call that fails there, or one of many that do not fail
--- anywhere else, is a packet that got lost (threshold random walk: Jung et al., S&P 2004).
-talked AS (
-    SELECT DISTINCT endpoint_ip, peer, protocol, service_port, true AS is_partner
-    FROM contacts
-    WHERE is_recent AND from_endpoint AND endpoint_spoke AND endpoint_sent AND peer_sent
-        AND protocol IN (6, 17) AND conn_state <> 'REJ'
-),
 -- One try at a door: a TCP call that the caller never completed or let drop without a
 -- word, an echo request, or a datagram to a service that nobody answered.
 vain AS (
     SELECT
         c.endpoint_ip,
         c.peer,
+        c.peer_is_domestic,
         c.protocol,
         c.service_port,
         c.endpoint_port,
@@ -88,33 +81,60 @@ vain AS (
         AND c.endpoint_port <> c.peer_port
     WHERE c.is_recent AND c.from_endpoint AND c.opens
 ),
+-- Whom it called and talked with, by TCP or UDP on the port. A SYN may carry data; a handshake, data
+-- and an end take more.
+talked AS (
+    SELECT
+        c.endpoint_ip, c.peer, c.service_port, c.peer_is_domestic,
+        bool_or(coalesce(s.kind IN ('web', 'mail', 'name', 'clock'), false)) AS open_to_strangers
+    FROM contacts AS c
+    LEFT JOIN services AS s ON s.protocol = c.protocol AND s.port = c.service_port
+    WHERE c.is_recent AND c.from_endpoint AND c.endpoint_spoke AND c.was_answered
+        AND (c.protocol = 17 OR c.protocol = 6 AND coalesce(c.endpoint_packets >= 4, true))
+        AND c.conn_state <> 'REJ'
+        AND c.endpoint_ip IN (SELECT endpoint_ip FROM vain WHERE kind IS NOT NULL)
+    GROUP BY ALL
+),
 known AS (
-    SELECT vain.*, coalesce(talked.is_partner, false) AS is_partner
+    SELECT vain.*, talked.peer IS NOT NULL AS is_partner
     FROM vain
     LEFT JOIN talked
         ON talked.endpoint_ip = vain.endpoint_ip AND talked.peer = vain.peer
-        AND talked.protocol = vain.protocol AND talked.service_port = vain.service_port
+        AND talked.service_port = vain.service_port
     WHERE vain.kind IS NOT NULL
+),
+-- A call that fails with a partner was lost on its way, and clients have old addresses of some: of
+-- one host in five where strangers are welcome, of one in twenty elsewhere. Hosts and foreign
+-- addresses are counted apart, as a scanner may bring its own partners.
+excused AS (
+    SELECT
+        endpoint_ip,
+        peer_is_domestic,
+        count(DISTINCT peer) FILTER (is_partner AND open_to_strangers)
+            >= 4 * count(DISTINCT peer) FILTER (NOT is_partner AND open_to_strangers)
+            AND count(DISTINCT peer) FILTER (NOT is_partner AND open_to_strangers) <= 5
+            AS where_open,
+        count(DISTINCT peer) FILTER (is_partner)
+            >= 20 * count(DISTINCT peer) FILTER (NOT is_partner) AS elsewhere
+    FROM (
+        SELECT endpoint_ip, peer, peer_is_domestic, open_to_strangers, true AS is_partner
+        FROM talked
+        UNION ALL
+        SELECT endpoint_ip, peer, peer_is_domestic, open_to_strangers, false
+        FROM known
+        WHERE NOT is_partner AND NOT closed_to_strangers AND kind <> 'echo'
+    )
+    GROUP BY endpoint_ip, peer_is_domestic
 ),
 tries AS (
     SELECT known.*
     FROM known
-    LEFT JOIN (
-        SELECT endpoint_ip, protocol, service_port, count(*) AS hosts FROM talked GROUP BY ALL
-    ) AS partners
-        ON partners.endpoint_ip = known.endpoint_ip AND partners.protocol = known.protocol
-        AND partners.service_port = known.service_port
-    LEFT JOIN (
-        SELECT endpoint_ip, protocol, service_port, count(DISTINCT peer) AS hosts
-        FROM known
-        WHERE NOT is_partner
-        GROUP BY ALL
-    ) AS strangers
-        ON strangers.endpoint_ip = known.endpoint_ip AND strangers.protocol = known.protocol
-        AND strangers.service_port = known.service_port
-    WHERE NOT coalesce(
-        (is_partner AND NOT closed_to_strangers)
-            OR (open_to_strangers AND partners.hosts >= coalesce(strangers.hosts, 0)),
+    LEFT JOIN excused
+        ON excused.endpoint_ip = known.endpoint_ip
+        AND excused.peer_is_domestic = known.peer_is_domestic
+    WHERE NOT is_partner AND NOT coalesce(
+        kind <> 'echo' AND NOT closed_to_strangers
+            AND (open_to_strangers AND where_open OR elsewhere),
         false
     )
 ),

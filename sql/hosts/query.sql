@@ -7,7 +7,10 @@ WITH met AS (
         bool_or(service_kind IN ('other', 'rat') AND answered > 0 AND opened_by_endpoint = 0)
             AS is_unusual,
         sum(least(endpoint_packets, peer_packets))
-            FILTER (protocol = 17 AND service_port = 53 AND opened_by_endpoint < connections)
+            FILTER (
+                protocol = 17 AND service_port = 53 AND opened_by_endpoint < connections
+                AND endpoint_packets > 0 AND peer_packets > 0
+            )
             AS name_exchanges,
         bool_or(failed > 0 AND answered = 0) AS is_failed,
         sum((start_gaps IS NOT NULL)::INT + (beat_gaps IS NOT NULL)::INT + (start_in_gaps IS NOT NULL)::INT)

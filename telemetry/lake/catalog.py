@@ -26,7 +26,7 @@ import pyarrow as pa
 from telemetry import COMPILED
 from telemetry.columns import TABLES, Layer
 from telemetry.errors import LakeError, Refused
-from telemetry.lake.files import lake_errors, remove
+from telemetry.lake.files import lake_errors
 from telemetry.lake.layout import (
     CATALOG,
     FILE_MODE,
@@ -307,7 +307,7 @@ def _begin(connection: duckdb.DuckDBPyConnection, views: Sequence[tuple[str, str
 
 
 def _keep(connection: duckdb.DuckDBPyConnection, own: str, kept: Path) -> None:
-    """Keeps a copy, in place of those that were kept before."""
+    """Keeps a copy."""
     kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent, prefix="catalog-") as folder:
         ready = Path(folder) / kept.name
@@ -316,7 +316,6 @@ def _keep(connection: duckdb.DuckDBPyConnection, own: str, kept: Path) -> None:
         ready.chmod(FILE_MODE)
         _sync_file(ready)
         ready.replace(kept)
-    remove(path for path in kept.parent.glob("catalog-*.duckdb") if path != kept)
 
 
 @contextmanager

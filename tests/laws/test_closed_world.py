@@ -39,10 +39,10 @@ pauses payload peer per pid pings place port ports probed product protocol purge
 read reason reasons recent records reflected regularity relay reply reports request resolution
 resolvers retention retired retry rhythm role roles rows rule rules run runs s sampled sampling
 score scores seconds seen selected selection sensor sent series service services sessions severity
-sha256 share sided silence silent since skew source sources span spoke spoken src start started
-starts state status steady sure syn system talk talked targets tcp tells text time timeout to
-traffic trait traits tried tries tunnel two type udp uid unit unseen until unusual up upload valid
-value values variation ver version view was way ways widest written
+sha256 share sided silence silent since skew slots source sources span spoke spoken src start
+started starts state status steady sure syn system talk talked targets tcp tells text time timeout
+to traffic trait traits tried tries tunnel two type udp uid unit unseen until unusual up upload
+valid value values variation ver version view was way ways widest written
 """
 WORDS = set(_WORDS.split())
 """Every word of which a stored or listed name may be made. A new one is entered here by hand,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from telemetry.scoring.contract import Columns, Detector, Evidence, Floats, count, ramp, steps
-from telemetry.scoring.detectors.rhythm import popularity
+from telemetry.scoring.detectors.rhythm import few_in_view, popularity
 
 
 def _evaluate(f: Columns) -> Evidence:
@@ -40,10 +40,16 @@ def _sizes(f: Columns, side: str, i: int) -> str:
 def _in_names(f: Columns) -> Floats:
     long = f["names_long_exchanges"]
     sub = steps(long, {50: 0.0, 100: 0.85, 300: 1.0})
-    # One page can make a host look up a long name. Who resolves for others asks this server little
-    # of all, and whom everybody asks, little that is long.
-    sub = sub * ramp(long / np.maximum(f["names_exchanges"], 1), 0.15, 0.4)
-    return sub * ramp(long / np.maximum(f["names_host_exchanges"], 1), 0.05, 0.25)
+    # Virus scanners and mail servers ask for hashes, block lists for addresses of IPv6: up to some
+    # 140 bytes. Tunnels fill the 255 that a name may have.
+    sub = sub * ramp(f["names_long_bytes"], 140, 170)
+    # Who resolves for others asks this server little of all, and whom everybody asks, little that
+    # is long.
+    sub = sub * ramp(long / np.maximum(f["names_exchanges"], 1), 0.25, 0.5)
+    sub = sub * ramp(long / np.maximum(f["names_host_exchanges"], 1), 0.1, 0.4)
+    # A page can make a host look up a thousand names, at once. Of a capture of one host, which may
+    # be as short, it is believed.
+    return sub * np.where(f["names_long_slots"] < 3, 0.5 + 0.5 * few_in_view(f), 1.0)
 
 
 def _in_pings(f: Columns) -> Floats:
@@ -52,7 +58,7 @@ def _in_pings(f: Columns) -> Floats:
     longer = ramp(1 - asked / np.maximum(got, 1), 0.1, 0.3)
     longer = np.where((asked >= 0) & (got > 100), longer, 0.0)
     longer = longer * steps(f["pings_exchanges"], {40: 0.0, 150: 0.85, 400: 1.0})
-    return np.maximum(longer, np.maximum(_uneven(f, "request"), _uneven(f, "reply")))
+    return np.maximum(longer, np.minimum(_uneven(f, "request"), _uneven(f, "reply")))
 
 
 def _uneven(f: Columns, side: str) -> Floats:

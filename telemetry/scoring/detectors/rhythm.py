@@ -81,8 +81,8 @@ def _habit(f: Columns) -> Floats:
     timers = (web | one_of(kind, "login")) & ~from_outside
     most = exact_timer(f)
     factor[timers] = np.minimum(factor, most + (1 - most) * wanders)[timers]
-    # A site inside is called in rhythm by monitors, feeds and programs, and every few seconds by
-    # pages that are open.
+    # A site inside is called by monitors and feeds, whose timers are exact, and every few seconds
+    # by pages that are open.
     site = one_of(kind, "web") & from_outside
     factor[site] = (0.3 + 0.7 * wanders * ramp(f["rhythm_median_s"], 20, 60))[site]
     # Signs of life inside one connection are what keep-alives of browsers, chat and
@@ -114,7 +114,7 @@ def _requests(f: Columns) -> Floats:
     few hosts only.
     """
     stretches = f["rhythm_gaps"] + 1
-    greeted = np.where(f["rhythm_port"] == 80, 0, f["rhythm_connections"])
+    greeted = f["rhythm_connections"] * np.isin(f["rhythm_port"], (443, 4433, 8443, 9443))
     all_up, all_down = (
         f["rhythm_connections"] * f[f"rhythm_{side}_bytes"] for side in ("peer", "endpoint")
     )
@@ -122,7 +122,7 @@ def _requests(f: Columns) -> Floats:
     down = (all_down - 6000 * greeted) / stretches
     asks: Floats = ramp(up, 180, 260) * ramp(down, 180, 260) * ramp(f["rhythm_gaps"], 6, 9)
     streams: Floats = np.maximum(ramp(down, 30_000, 100_000), ramp(up, 5_000, 15_000))
-    return asks * (1 - streams) * (1 - steps(f["all_hosts"], {10: 0.0, 100: 1.0}))
+    return asks * (1 - streams) * few_in_view(f)
 
 
 def timetable(kind: npt.NDArray[Any], median_s: Floats) -> Floats:
@@ -144,6 +144,11 @@ def exact_timer(f: Columns) -> Floats:
     would list little else.
     """
     return 1 - (1 - TIMER) * _many_in_view(f)
+
+
+def few_in_view(f: Columns) -> Floats:
+    """Returns 1 up to ten inside hosts, 0 from a hundred on: what is rare is known by then."""
+    return 1 - steps(f["all_hosts"], {10: 0.0, 100: 1.0})
 
 
 def _many_in_view(f: Columns) -> Floats:
