@@ -62,12 +62,12 @@ SELECT
     coalesce(covert.names_long_exchanges, 0) AS names_long_exchanges,
     covert.names_long_bytes,
     coalesce(covert.names_long_slots, 0) AS names_long_slots,
-    coalesce(names_host.name_exchanges, 0) AS names_host_exchanges,
     coalesce(covert.pings_exchanges, 0) AS pings_exchanges,
     covert.pings_request_bytes,
     covert.pings_longest_request_bytes,
     covert.pings_reply_bytes,
     covert.pings_longest_reply_bytes,
+    coalesce(names_host.name_exchanges, 0) AS names_host_exchanges,
     unlike.novelty,
     unlike.novelty_in
 FROM endpoints AS p
