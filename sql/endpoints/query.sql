@@ -38,6 +38,16 @@ arrival AS (
     JOIN sensor_days USING (sensor, day)
     GROUP BY endpoint_ip
 ),
+-- Sites and mail servers are for strangers, and addresses of theirs grow old.
+doors AS (
+    SELECT
+        protocol,
+        port,
+        probed,
+        probed AND kind NOT IN ('web', 'mail') AS closed_to_strangers,
+        kind IN ('web', 'mail', 'name', 'clock') AS open_to_strangers
+    FROM services
+),
 -- One try at a door: a TCP call that the caller never completed or let drop without a
 -- word, an echo request, or a datagram to a service that nobody answered.
 vain AS (
@@ -50,9 +60,8 @@ vain AS (
         c.endpoint_port,
         c.first_seen,
         coalesce(s.probed, false) AS probed,
-        -- Sites and mail servers are for strangers, and addresses of theirs grow old.
-        coalesce(s.probed AND s.kind NOT IN ('web', 'mail'), false) AS closed_to_strangers,
-        coalesce(s.kind IN ('web', 'mail', 'name', 'clock'), false) AS open_to_strangers,
+        coalesce(s.closed_to_strangers, false) AS closed_to_strangers,
+        coalesce(s.open_to_strangers, false) AS open_to_strangers,
         CASE
             -- A sampled SYN is no try where samples show that the caller goes on with calls.
             WHEN c.protocol = 6 AND c.endpoint_tcp_flags & 18 = 2
@@ -75,7 +84,7 @@ vain AS (
         END AS kind
     FROM contacts AS c
     JOIN presence AS p ON p.endpoint_ip = c.endpoint_ip
-    LEFT JOIN services AS s ON s.protocol = c.protocol AND s.port = c.service_port
+    LEFT JOIN doors AS s ON s.protocol = c.protocol AND s.port = c.service_port
     LEFT JOIN services AS amplifies
         ON amplifies.protocol = c.protocol AND amplifies.port = c.endpoint_port
         AND c.endpoint_port <> c.peer_port
@@ -86,9 +95,9 @@ vain AS (
 talked AS (
     SELECT
         c.endpoint_ip, c.peer, c.service_port, c.peer_is_domestic,
-        bool_or(coalesce(s.kind IN ('web', 'mail', 'name', 'clock'), false)) AS open_to_strangers
+        bool_or(coalesce(s.open_to_strangers, false)) AS open_to_strangers
     FROM contacts AS c
-    LEFT JOIN services AS s ON s.protocol = c.protocol AND s.port = c.service_port
+    LEFT JOIN doors AS s ON s.protocol = c.protocol AND s.port = c.service_port
     WHERE c.is_recent AND c.from_endpoint AND c.endpoint_spoke AND c.was_answered
         AND (c.protocol = 17 OR c.protocol = 6 AND coalesce(c.endpoint_packets >= 4, true))
         AND c.conn_state <> 'REJ'
