@@ -11,17 +11,18 @@ T = TypeVar("T")
 _AHEAD = 2
 
 
-def ahead(items: Iterator[T | None]) -> Generator[T, None, None]:
+def ahead(items: Iterator[T | None], most: int = _AHEAD) -> Generator[T, None, None]:
     """Runs an iterator in a thread, a few items ahead, for work that leaves Python's lock.
 
     Args:
         items: It may give None at any time, so that it can be stopped before its next item.
+        most: Items that may wait to be used.
 
     Yields:
         Its items but None; what it raises is raised here. Whoever stops early closes this
         iterator, and then nothing runs any more.
     """
-    made: Queue[tuple[T | None, BaseException | None]] = Queue(_AHEAD)
+    made: Queue[tuple[T | None, BaseException | None]] = Queue(most)
     stopped = Event()
 
     def make() -> None:

@@ -10,7 +10,6 @@ Formats: RFC 1952 (gzip), RFC 8878 (zstd), the LZ4 frame format 1.6, bzip2, and 
 from __future__ import annotations
 
 import bz2
-import hashlib
 import io
 import lzma
 import re
@@ -133,11 +132,7 @@ _LONGEST_START = 10
 
 
 class Unpacked(io.RawIOBase):
-    """Bytes of a packed stream; damage ends it and is reported, not raised.
-
-    Attributes:
-        digest: SHA-256 of what was read so far.
-    """
+    """Bytes of a packed stream; damage ends it and is reported, not raised."""
 
     def __init__(
         self,
@@ -163,7 +158,6 @@ class Unpacked(io.RawIOBase):
         self._stuck = False
         self._crc = crc
         self._crc_so_far = 0
-        self.digest = hashlib.sha256()
 
     def readable(self) -> bool:
         """Returns True."""
@@ -182,7 +176,6 @@ class Unpacked(io.RawIOBase):
             buffer[filled : filled + n] = self._ready[:n]
             self._ready = self._ready[n:]
             filled += n
-        self.digest.update(buffer[:filled])
         self._check(buffer[:filled], filled < len(buffer))
         return filled
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 from threading import Event, Thread
@@ -15,13 +15,15 @@ from typing import Any, NamedTuple, cast
 from telemetry.errors import SourceError
 from telemetry.readers.ahead import ahead
 from telemetry.readers.archives import Archived, Member, members, open_member
-from telemetry.readers.containers import BLOCK, Unpacked, unpack
+from telemetry.readers.containers import BLOCK, unpack
 
 HEAD = 64 * 1024
 """Bytes, after decompression, by which formats are recognised."""
 LARGE = 16 << 20
 """Bytes on disk from which a file is worth threads: to hash, to unpack and to read it."""
 _UNPACKED = 1 << 20  # bytes that are handed from one thread to the other
+_WAITING = 16
+"""Of these, how many may wait: who parses takes 8 MB at a time, and leaves the next 8 MB to do."""
 
 
 class Place(NamedTuple):
@@ -85,6 +87,7 @@ class Source:
         self._sha256: str | None = None
         self._hashing: _Hashing | None = None
         self._unpacking: _Ahead | None = None
+        self._content: _Content | None = None  # of what is in containers
         if self.is_large and isinstance(file, io.FileIO):
             self._hashing = _Hashing(file.fileno())
         elif not self.is_pipe:
@@ -114,8 +117,8 @@ class Source:
             self.damage = None
             self._stop_unpacking()
             self._plain, self._stream = self._open()
-            if self.is_large and self.containers:
-                self._unpacking = _Ahead(self._stream)
+            if self.is_large and self._content:
+                self._unpacking = _Ahead(self._content)
                 self._stream = io.BufferedReader(self._unpacking, BLOCK)
         return self._stream
 
@@ -143,10 +146,7 @@ class Source:
                 raise SourceError("It changed while it was read; ingest it again.")
         if self.sha256 is None:
             raise SourceError("It cannot be read to its end; check the disk it is on.")
-        packed = (self._unpacking.stream if self._unpacking else self._stream).raw
-        self.content_sha256 = (
-            packed.digest.hexdigest() if isinstance(packed, Unpacked) else self.sha256
-        )
+        self.content_sha256 = self._content.digest.hexdigest() if self._content else self.sha256
 
     def identify(self) -> None:
         """Waits until a large file is hashed; `sha256` stays None where that is impossible."""
@@ -177,7 +177,8 @@ class Source:
         if not plain.peek(1):
             raise SourceError("It is empty.")
         self.containers, stream = _opened(self._file, plain, self._damaged)
-        return plain, stream
+        self._content = _Content(stream) if self.containers else None
+        return plain, io.BufferedReader(self._content, BLOCK) if self._content else stream
 
     def _damaged(self, why: str) -> None:
         self.damage = self.damage or why
@@ -324,12 +325,33 @@ class _Hashing(Thread):
         self.join()
 
 
-class _Ahead(io.RawIOBase):
-    """A stream that is read and unpacked in a thread, ahead of whoever reads it."""
+class _Content(io.RawIOBase):
+    """Unpacked bytes, hashed while they are read.
+
+    Attributes:
+        stream: The bytes; whoever reads them there hashes them himself.
+        digest: SHA-256 of what was read so far.
+    """
 
     def __init__(self, stream: io.BufferedReader[Any]) -> None:
         self.stream = stream
-        self._blocks = ahead(iter(lambda: stream.read(_UNPACKED), b""))
+        self.digest = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        n = self.stream.readinto(buffer)
+        self.digest.update(memoryview(buffer)[:n])
+        return n
+
+
+class _Ahead(io.RawIOBase):
+    """Content that is unpacked in one thread and hashed in another, ahead of whoever reads it."""
+
+    def __init__(self, content: _Content) -> None:
+        unpacked = ahead(iter(lambda: content.stream.read(_UNPACKED), b""), _WAITING)
+        self._blocks = ahead(_hashed(unpacked, content.digest))
         self._left = memoryview(b"")
 
     def readable(self) -> bool:
@@ -351,6 +373,13 @@ class _Ahead(io.RawIOBase):
     def _more(self) -> bool:
         self._left = memoryview(next(self._blocks, b""))
         return bool(self._left)
+
+
+def _hashed(blocks: Generator[bytes], digest: hashlib._Hash) -> Generator[bytes]:
+    with closing(blocks):
+        for block in blocks:
+            digest.update(block)
+            yield block
 
 
 class _Counted(io.RawIOBase):
