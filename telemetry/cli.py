@@ -294,10 +294,15 @@ def list_(*, json: Json = False, options: Options = DEFAULTS) -> None:
     from telemetry import pipeline
     from telemetry.console import Console
 
-    if options.threshold is not None:
-        raise SettingsError("The list follows the scores; give --threshold to `sekisho score`.")
+    _follows_scores("list", options)
     with Console(json) as console:
         console.listed(*pipeline.make_list(options.settings(), console))
+
+
+def _follows_scores(what: str, options: Options) -> None:
+    """Refuses a threshold where what was scored under another is told."""
+    if options.threshold is not None:
+        raise SettingsError(f"The {what} follows the scores; give --threshold to `sekisho score`.")
 
 
 @app.command
@@ -309,6 +314,7 @@ def report(*, options: Options = DEFAULTS) -> None:
     """
     from telemetry import pipeline
 
+    _follows_scores("report", options)
     print(pipeline.make_report(options.settings()))
 
 
@@ -358,6 +364,7 @@ def explain(endpoint: str, *, json: Json = False, options: Options = DEFAULTS) -
     from telemetry import pipeline
     from telemetry.console import print_case
 
+    _follows_scores("case", options)
     print_case(pipeline.explain(options.settings(), endpoint), json)
 
 

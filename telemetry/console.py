@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -43,7 +43,7 @@ _STAGES = {
 _HOME_IS_DOUBTED = 0.5
 """Share of records without an end at home, from which a run asks whether it is the right one."""
 _SHOWN = 3
-"""Endpoints of each role shown on a terminal; files and --json hold them all."""
+"""Endpoints of each role, and files passed over for a reason, that are shown; --json has all."""
 _SHOWN_ROWS = 500
 _SHOWN_OF_CASE = 15
 _SHOWN_ITEMS = 3
@@ -175,13 +175,18 @@ class Console(Watcher):
         )
 
     def _show_ingest(self, report: IngestReport) -> None:
-        by_status: Counter[str] = Counter(source.status for source in report.sources)
+        by_status: Counter[str] = Counter(
+            # Of a folder it is no fault that it holds other things too.
+            "passed_over" if source.status == "refused" and not source.named else source.status
+            for source in report.sources
+        )
         parts = [
             f"{by_status[status]} {words}"
             for status, words in (
                 ("ingested", "read"),
                 ("already_ingested", "known already"),
                 ("refused", "refused"),
+                ("passed_over", "passed over"),
             )
             if by_status[status]
         ]
@@ -193,15 +198,16 @@ class Console(Watcher):
         self._out.print(f"[bold]Sources[/bold]    {', '.join(parts)}, in {report.seconds:.1f} s")
         for unit in ("packets", "records"):
             self._show_counts(report, unit)
-        passed_over: Counter[str] = Counter()
+        passed_over: defaultdict[str, list[str]] = defaultdict(list)
         for source in report.sources:
             if source.status == "refused" and not source.named:
-                passed_over[source.error or ""] += 1
+                passed_over[source.error or ""].append(source.path)
             elif source.error:
                 verb = "refused" if source.status == "refused" else "damaged"
                 print(f"  {verb}: {source.path}: {source.error}")
-        for error, number in passed_over.most_common():
-            print(f"  passed over, {number} in folders: {error}")
+        for error, paths in sorted(passed_over.items(), key=lambda item: -len(item[1])):
+            more = f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else ""
+            print(f"  passed over: {error}\n    {', '.join(paths[:_SHOWN])}{more}")
 
     def _show_counts(self, report: IngestReport, unit: str) -> None:
         sources = [s for s in report.sources if getattr(s, f"{unit}_read")]
@@ -267,7 +273,8 @@ def _left_out(path: Path) -> str:
     if not facts["expired"]:
         return ""
     return (
-        f"\n    The list holds {facts['entries']:,}; {facts['expired']:,} more were last seen over "
+        f"\n    The list holds {facts['entries']:,}; {facts['expired']:,} more "
+        f"{'was' if facts['expired'] == 1 else 'were'} last seen over "
         f"{facts['days']} days before the newest data ({facts['data_up_to']}), see list_days."
     )
 

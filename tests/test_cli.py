@@ -308,6 +308,17 @@ def test_a_text_beside_captures_in_a_folder_is_no_failure(lake):
     assert [s["status"] for s in answer.json["sources"]] == ["ingested", "refused"]
 
 
+def test_what_a_folder_holds_besides_is_passed_over_and_named(lake):
+    Path("mixed").mkdir()
+    small_capture(Path("mixed/a.pcap"))
+    for number in range(5):
+        Path(f"mixed/{number}.txt").write_text("hello\n")
+    answer = call("ingest", "mixed", "--lake", lake)
+    assert answer.code == 0
+    assert "1 read, 5 passed over" in answer.words and "refused" not in answer.words
+    assert "mixed/0.txt, mixed/1.txt, mixed/2.txt and 2 more" in answer.words
+
+
 def test_a_folder_or_a_pattern_is_read_in_time_order():
     Path("in").mkdir()
     times = {"c": 1_700_000_000, "a": 1_700_002_000, "b": 1_700_001_000}
@@ -766,6 +777,13 @@ def test_a_lake_that_another_run_holds_is_refused(lake):
     assert answer.code == 1
     assert is_one_sentence(answer) and "Another run holds the lake" in answer.err
     assert_still_whole(lake, 1)
+
+
+@pytest.mark.parametrize("verb", [("list",), ("report",), ("explain", "198.51.100.1")])
+def test_what_follows_the_scores_takes_no_threshold(verb, lake):
+    answer = call(*verb, "--threshold", "0.5", "--lake", lake)
+    assert answer.code == 2
+    assert is_one_sentence(answer) and "give --threshold to `sekisho score`" in answer.err
 
 
 # --- questions -----------------------------------------------------------------------------------

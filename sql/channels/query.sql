@@ -28,6 +28,9 @@ connections AS (
         min(first_seen) AS first_seen,
         max(last_seen) AS last_seen,
         epoch_us(max(last_seen) - min(first_seen)) AS duration_us,
+        -- TCP goes on after any silence: what was heard of it is shorter. Records of either way
+        -- overlap.
+        least(sum(epoch_us(last_seen - first_seen))::BIGINT, duration_us) AS heard_us,
         sum(endpoint_bytes)::BIGINT AS endpoint_bytes,
         sum(peer_bytes)::BIGINT AS peer_bytes,
         sum(endpoint_packets)::BIGINT AS endpoint_packets,
@@ -49,6 +52,7 @@ totals AS (
         count(*) FILTER (NOT peer_sent) AS host_unseen,
         count(*) FILTER (half_seen) AS half_seen,
         max(duration_us) FILTER (two_way AND NOT refused) / 1e6 AS longest_s,
+        max(heard_us) FILTER (two_way AND NOT refused) / 1e6 AS held_s,
         sum(duration_us) FILTER (two_way AND NOT refused)::BIGINT / 1e6 AS talked_s,
         sum(endpoint_bytes)::BIGINT AS endpoint_bytes,
         sum(peer_bytes)::BIGINT AS peer_bytes,
@@ -135,6 +139,7 @@ SELECT
     t.half_seen,
     t.host_unseen,
     coalesce(t.longest_s, 0) AS longest_s,
+    coalesce(t.held_s, 0) AS held_s,
     t.duration_median_s,
     coalesce(t.talked_s, 0) AS talked_s,
     t.endpoint_bytes,

@@ -152,6 +152,7 @@ SELECT
     talk.opened_by_endpoint AS talk_opened_by_endpoint,
     talk.half_seen / talk.connections AS talk_half_seen_share,
     talk.longest_s AS talk_longest_s,
+    talk.held_s AS talk_held_s,
     talk.talked_s AS talk_talked_s,
     coalesce(talk.beat_gaps, 0) AS talk_pauses,
     coalesce(talk.beat_median_s, 0) AS talk_pause_s,

@@ -31,9 +31,9 @@ before began begun bits both bucket burst by bytes calls captured category chann
 closed column confidence conn connection connections content contribution conversing covert crowd
 data day days delivery detail device direction dispersion domestic download dropped dst duration
 echo end ended endpoint endpoints ends entries est exchanges expired failed fetch fetches file files
-first flags folder for format from gaps got greatest half handshake head homeland host hosts hour
-hours id idle in info ingested ip is kept key kin kind last least length listed lists login long
-longest mad main many max meaning median meta metadata min misses most must name names near net
+first flags folder for format from gaps got greatest half handshake head held homeland host hosts
+hour hours id idle in info ingested ip is kept key kin kind last least length listed lists login
+long longest mad main many max meaning median meta metadata min misses most must name names near net
 networks novelty num on one opened opens operator originator out outer packets pair passed pause
 pauses payload peer per pid pings place port ports probed product protocol purge quarantine rate
 read reason reasons recent records reflected regularity relay reply reports request resolution

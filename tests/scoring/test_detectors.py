@@ -41,7 +41,7 @@ def call(
 
 def other_hosts(number: int) -> Rows:
     """Inside hosts that browse, each somewhere else."""
-    return [call(f"192.0.2.{n}", 443, f"host{n}", times=1) for n in range(number)]
+    return [call(f"192.0.2.{n % 256}", 443, f"host{n}", times=1) for n in range(number)]
 
 
 def scored(rows: Rows, ip: str = "198.51.100.1") -> ScoredEndpoint:
@@ -157,6 +157,35 @@ def test_signs_of_life_inside_one_connection_are_a_beacon_too() -> None:
     found = scored([call(times=1, endpoint=side, peer=side), *other_hosts(30)])
     assert (found.role, found.listed) == ("c2", True)
     assert {"rhythm", "session"} <= {reason.name for reason in found.reasons}
+
+
+def held(times: int, size: int = 1200, every: float = 1800) -> Rows:
+    """One connection to an odd port, as an exporter tells of it: a record each half hour."""
+    sides = [
+        {"packets": 20, "bytes": size, "at": every * n, "until": every * n + 1799.5, "flags": "A"}
+        for n in range(times)
+    ]
+    records = [call(port=4001, times=1, endpoint=side, peer=side) for side in sides]
+    return [*records, *other_hosts(500)]
+
+
+def test_a_connection_held_day_and_night_is_listed() -> None:
+    found = scored(held(48))
+    assert (found.role, found.listed) == ("c2", True)
+    session = next(reason for reason in found.reasons if reason.name == "session")
+    assert session.text.endswith("held port 4001 open for 24 h at a stretch, at 1.33 bytes/s")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param(held(16), id="a-day-at-work"),
+        pytest.param(held(48, size=30_000_000), id="a-stream"),
+        pytest.param(held(2, every=86_400), id="silent-for-a-day"),
+    ],
+)
+def test_what_people_and_programs_hold_is_not_listed(rows: Rows) -> None:
+    assert not scored(rows).listed
 
 
 def asked(

@@ -1,4 +1,8 @@
-"""Command and control by a long talk: a connection held open, small turns, more up than down."""
+"""Command and control by a long talk: a connection held open, small turns, more up than down.
+
+Or held day and night with next to nothing said, as records of exporters tell of it, which know
+no turns.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +30,23 @@ def _evaluate(f: Columns) -> Evidence:
     lasting = steps(f["talk_talked_s"], {20: 0.0, 300: 1.0})
     turns = ramp(f["talk_pauses"], 2, 8)
     upward = ramp(share, 0.35, 0.55)
-    sub = np.cbrt(lasting * turns * upward) * popularity(f)
+    talk = np.cbrt(lasting * turns * upward)
+    # Who sits at a program goes home in the evening; what is copied, watched or listened to takes
+    # kilobytes a second.
+    rate = (f["talk_peer_bytes"] + f["talk_endpoint_bytes"]) / np.maximum(f["talk_talked_s"], 1)
+    held = steps(f["talk_held_s"], {21_600: 0.0, 86_400: 1.0})
+    held = held * (1 - steps(rate, {2000: 0.0, 20_000: 1.0}))
+    sub = np.maximum(talk, held) * popularity(f)
     unusual = one_of(f["talk_kind"], "other", "rat") & (f["talk_protocol"] == 6)
     sub[~unusual | (f["talk_opened_by_endpoint"] > 0)] = 0.0
     sub = sub * (1 - 0.6 * ramp(f["talk_host_unusual_endpoints"], 8, 40))
 
     def sentence(i: int) -> str:
+        port = f"an inside host held port {f['talk_port'][i]:.0f} open for"
+        if held[i] > talk[i]:
+            return f"{port} {span(f['talk_held_s'][i])} at a stretch, at {rate[i]:.3g} bytes/s"
         return (
-            f"an inside host held port {f['talk_port'][i]:.0f} open for "
-            f"{span(f['talk_talked_s'][i])}, with {count(f['talk_pauses'][i], 'pause')} of "
+            f"{port} {span(f['talk_talked_s'][i])}, with {count(f['talk_pauses'][i], 'pause')} of "
             f"{span(f['talk_pause_s'][i])} or so, and sent {100 * share[i]:.0f} % of the bytes"
         )
 
@@ -50,4 +62,4 @@ def upload(f: Columns) -> Floats:
     return np.where(f["talk_half_seen_share"] <= 0.1, sent / np.maximum(sent + got, 1), np.nan)
 
 
-DETECTOR = Detector("session", "c2", 0.32, _evaluate)
+DETECTOR = Detector("session", "c2", 0.35, _evaluate)
