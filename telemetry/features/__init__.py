@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from telemetry.features.catalog import View, ViewColumn, about, shown, views
-from telemetry.features.compute import endpoint_features, endpoint_parts, pair_features
+from telemetry.features.compute import (
+    endpoint_features,
+    endpoint_parts,
+    pair_features,
+    shared_out,
+)
 
 __all__ = [
     "View",
@@ -12,6 +17,7 @@ __all__ = [
     "endpoint_features",
     "endpoint_parts",
     "pair_features",
+    "shared_out",
     "shown",
     "views",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -61,7 +62,7 @@ def score(
         LakeError: There is no lake, or it cannot be written.
     """
     from telemetry import scoring
-    from telemetry.features import endpoint_parts
+    from telemetry.features import endpoint_parts, shared_out
     from telemetry.scoring.scores import Ranking, Scores
 
     watch = progress or Progress()
@@ -85,9 +86,11 @@ def score(
                 yield scores.table
             watch.stage("select")
 
+        workers, threads = shared_out(os.cpu_count() or 1)
+        records = settings.budget.records
         with (
-            lake.work(settings.budget.engine) as connection,
-            closing(endpoint_parts(connection, settings.budget.records, lake.scratch)) as parts,
+            lake.work(settings.budget.engine, threads) as connection,
+            closing(endpoint_parts(connection, records, lake.scratch, workers)) as parts,
         ):
             [(between_foreign,)] = connection.sql(
                 "SELECT coalesce(count(peer_ip) / nullif(count(*), 0), 0) FROM stored_records"

@@ -157,6 +157,8 @@ def test_parts_do_not_show(drawn: list[dict[str, Any]], part: int, buckets: int)
         whole = endpoint_features(connection)
         assert whole.num_rows
         assert endpoint_features(connection, part).equals(whole)
+        crowded = pa.concat_tables(endpoint_parts(connection, part, workers=3))
+        assert crowded.sort_by("endpoint_ip").equals(whole)
         assert pair_features(connection, part).equals(pair_features(connection))
 
 
