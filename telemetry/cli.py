@@ -145,7 +145,10 @@ def stoppable(run: Callable[[], int]) -> int:
         # Compiled code that Ctrl-C meets tells of it in its own way.
         if not (interrupted or isinstance(stop, KeyboardInterrupt)):
             raise
-        print("sekisho: Stopped; nothing that was stored is lost.", file=sys.stderr)
+        print(
+            "sekisho: Stopped; nothing that was stored is lost. Run it again for the rest.",
+            file=sys.stderr,
+        )
         return STOPPED
     finally:
         if interrupted:

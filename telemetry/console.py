@@ -20,7 +20,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from telemetry.pipeline import Progress as Watcher
-from telemetry.records import IngestReport, SourceReport, endpoint_json, entry_json
+from telemetry.records import (
+    IngestReport,
+    SourceReport,
+    endpoint_json,
+    entry_json,
+    printable,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -198,13 +204,18 @@ class Console(Watcher):
         self._out.print(f"[bold]Sources[/bold]    {', '.join(parts)}, in {report.seconds:.1f} s")
         for unit in ("packets", "records"):
             self._show_counts(report, unit)
+        begun = [source.first_seen for source in report.sources if source.first_seen]
+        ended = [source.last_seen for source in report.sources if source.last_seen]
+        if begun and ended:
+            first, last = (time.partition(".")[0] for time in (min(begun), max(ended)))
+            self._out.print(f"[bold]Period[/bold]     {first} to {last} UTC")
         passed_over: defaultdict[str, list[str]] = defaultdict(list)
         for source in report.sources:
             if source.status == "refused" and not source.named:
-                passed_over[source.error or ""].append(source.path)
+                passed_over[source.error or ""].append(printable(source.path))
             elif source.error:
                 verb = "refused" if source.status == "refused" else "damaged"
-                print(f"  {verb}: {source.path}: {source.error}")
+                print(f"  {verb}: {printable(source.path)}: {source.error}")
         for error, paths in sorted(passed_over.items(), key=lambda item: -len(item[1])):
             more = f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else ""
             print(f"  passed over: {error}\n    {', '.join(paths[:_SHOWN])}{more}")
@@ -272,6 +283,11 @@ def _left_out(path: Path) -> str:
     facts = json.loads(path.read_text(encoding="utf-8"))
     if not facts["expired"]:
         return ""
+    if facts["data_up_to"] is None:
+        return (
+            f"\n    The list holds nobody: all {facts['expired']:,} listed are dated after today. "
+            "Check the clocks of the sources and of this machine."
+        )
     return (
         f"\n    The list holds {facts['entries']:,}; {facts['expired']:,} more "
         f"{'was' if facts['expired'] == 1 else 'were'} last seen over "

@@ -50,11 +50,18 @@ class Tally:
         return self.read - sum(self.dropped.values())
 
 
+def printable(name: str) -> str:
+    """Returns a file's name without what a terminal might obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
 @dataclass(frozen=True, slots=True)
 class SourceReport:
     """What became of one source; `path` is for the caller's eyes, never stored.
 
     Attributes:
+        first_seen: Time of the first packet of what was stored, as text; None without any.
+        last_seen: Of the last.
         named: Whether the caller named it, rather than a folder that holds it.
     """
 
@@ -69,6 +76,8 @@ class SourceReport:
     records_written: int
     status: Status
     error: str | None = None
+    first_seen: str | None = None
+    last_seen: str | None = None
     named: bool = True
 
 

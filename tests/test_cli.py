@@ -319,6 +319,49 @@ def test_what_a_folder_holds_besides_is_passed_over_and_named(lake):
     assert "mixed/0.txt, mixed/1.txt, mixed/2.txt and 2 more" in answer.words
 
 
+def test_a_run_says_which_time_it_read():
+    small_capture(Path("a.pcap"), packets=3)
+    small_capture(Path("b.pcap"), 1_700_086_400)
+    answer = call("ingest", "a.pcap", "b.pcap", "--lake", "own")
+    assert "Period 2023-11-14T22:13:20 to 2023-11-15T22:13:22 UTC" in answer.words
+    again = call("ingest", "a.pcap", "--lake", "own")
+    assert "Period" not in again.words
+
+
+def test_what_lies_after_today_is_listed_nowhere_and_the_clock_is_doubted():
+    small_capture(Path("a.pcap"), 4_000_000_000)
+    answer = call("run", "a.pcap", "--lake", "own", "--threshold", "0")
+    assert "The list holds nobody: all 1 listed are dated after today." in answer.words
+    assert "all entries are dated after today" in Path("own/lists/list.txt").read_text()
+
+
+@pytest.mark.parametrize("verb", [("list",), ("report",), ("explain", "12.104.167.247")])
+def test_what_was_not_scored_is_no_all_clear(verb):
+    small_capture(Path("a.pcap"))
+    assert call("ingest", "a.pcap", "--lake", "own").code == 0
+    answer = call(*verb, "--lake", "own")
+    assert answer.code == 2
+    assert is_one_sentence(answer) and "Nothing in this lake was scored yet" in answer.err
+    assert call("score", "--threshold", "0", "--lake", "own").code == 0
+    assert call(*verb, "--lake", "own").code == 0
+
+
+def test_names_in_a_folder_give_a_terminal_no_orders(lake):
+    Path("odd").mkdir()
+    small_capture(Path("odd/a.pcap"))
+    Path("odd/b\x1b[2J\nSources 9 read").write_text("hello\n")
+    answer = call("ingest", "odd", "--lake", lake)
+    assert "odd/b?[2J?Sources 9 read" in answer.out and "\x1b" not in answer.out
+
+
+def test_a_folder_with_nothing_to_read_says_so(lake):
+    Path("texts").mkdir()
+    Path("texts/a.txt").write_text("hello\n")
+    answer = call("ingest", "texts", "--lake", lake)
+    assert answer.code == 1 and "refused" not in answer.words
+    assert "Nothing that was found could be read. Its format" in answer.err
+
+
 def test_a_folder_or_a_pattern_is_read_in_time_order():
     Path("in").mkdir()
     times = {"c": 1_700_000_000, "a": 1_700_002_000, "b": 1_700_001_000}

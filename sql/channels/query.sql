@@ -28,9 +28,6 @@ connections AS (
         min(first_seen) AS first_seen,
         max(last_seen) AS last_seen,
         epoch_us(max(last_seen) - min(first_seen)) AS duration_us,
-        -- TCP goes on after any silence: what was heard of it is shorter. Records of either way
-        -- overlap.
-        least(sum(epoch_us(last_seen - first_seen))::BIGINT, duration_us) AS heard_us,
         sum(endpoint_bytes)::BIGINT AS endpoint_bytes,
         sum(peer_bytes)::BIGINT AS peer_bytes,
         sum(endpoint_packets)::BIGINT AS endpoint_packets,
@@ -52,7 +49,6 @@ totals AS (
         count(*) FILTER (NOT peer_sent) AS host_unseen,
         count(*) FILTER (half_seen) AS half_seen,
         max(duration_us) FILTER (two_way AND NOT refused) / 1e6 AS longest_s,
-        max(heard_us) FILTER (two_way AND NOT refused) / 1e6 AS held_s,
         sum(duration_us) FILTER (two_way AND NOT refused)::BIGINT / 1e6 AS talked_s,
         sum(endpoint_bytes)::BIGINT AS endpoint_bytes,
         sum(peer_bytes)::BIGINT AS peer_bytes,
@@ -62,6 +58,51 @@ totals AS (
         max(endpoint_bytes) FILTER (two_way AND NOT refused)::DOUBLE AS most_endpoint_bytes
     FROM connections
     GROUP BY ALL
+),
+-- TCP goes on after any silence. How long was a connection heard with none of five minutes? That
+-- is worth knowing of those few only that are longer than an afternoon.
+stretches AS (
+    SELECT
+        channel,
+        first_seen,
+        last_seen,
+        endpoint_bytes,
+        peer_bytes,
+        count(*) FILTER (is_new) OVER (
+            PARTITION BY channel, opened_at, endpoint_port, peer_port
+            ORDER BY first_seen, last_seen
+        ) AS stretch,
+        opened_at,
+        endpoint_port,
+        peer_port
+    FROM (
+        SELECT
+            *,
+            epoch_us(first_seen - max(last_seen) OVER (
+                PARTITION BY channel, opened_at, endpoint_port, peer_port
+                ORDER BY first_seen, last_seen
+                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            )) >= 300000000 AS is_new
+        FROM contacts
+        SEMI JOIN (
+            FROM connections WHERE duration_us >= 21600000000 AND two_way AND NOT refused
+        ) AS long USING (channel, opened_at, endpoint_port, peer_port)
+        WHERE is_recent
+    )
+),
+held AS (
+    SELECT channel, max(held_us) / 1e6 AS held_s, arg_max(bytes, row(held_us, -bytes)) AS held_bytes
+    FROM (
+        SELECT
+            channel,
+            epoch_us(max(last_seen) - min(first_seen)) AS held_us,
+            -- Null where nothing is known of a side.
+            (sum(endpoint_bytes) + sum(peer_bytes))::BIGINT AS bytes
+        FROM stretches
+        GROUP BY channel, opened_at, endpoint_port, peer_port, stretch
+    )
+    WHERE held_us >= 21600000000
+    GROUP BY channel
 ),
 -- What takes long to find out is trivial for channels of one connection, which most are.
 several AS (
@@ -139,7 +180,8 @@ SELECT
     t.half_seen,
     t.host_unseen,
     coalesce(t.longest_s, 0) AS longest_s,
-    coalesce(t.held_s, 0) AS held_s,
+    coalesce(k.held_s, 0) AS held_s,
+    k.held_bytes,
     t.duration_median_s,
     coalesce(t.talked_s, 0) AS talked_s,
     t.endpoint_bytes,
@@ -177,3 +219,4 @@ FROM measured AS t
 JOIN named AS n ON n.channel = t.channel
 LEFT JOIN services AS s ON s.protocol = n.protocol AND s.port = n.service_port
 LEFT JOIN heard AS h ON h.channel = t.channel
+LEFT JOIN held AS k ON k.channel = t.channel

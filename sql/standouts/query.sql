@@ -21,6 +21,7 @@ logins AS (
         count(*) AS hosts,
         max(spoken) AS sessions_per_host,
         median(duration_median_s) AS duration_s,
+        median(endpoint_bytes_median + peer_bytes_median) AS bytes,
         coalesce(median(peer_bytes_dispersion), median(endpoint_bytes_dispersion)) AS dispersion,
         epoch_us(max(last_seen) - min(first_seen)) / 1e6 AS span_s
     FROM lines
@@ -72,6 +73,7 @@ chosen AS (
         arg_min(channel, row(
             NOT (protocol = 6 AND opened_by_endpoint = 0),
             service_kind NOT IN ('other', 'rat'),
+            -held_s,
             -longest_s,
             first_seen, last_seen, protocol, service_port, peer
         )) AS talk_channel
@@ -85,6 +87,7 @@ SELECT
     coalesce(l.sessions_per_host, 0) AS login_sessions_per_host,
     coalesce(l.service_port, 0) AS login_port,
     coalesce(l.duration_s, 0) AS login_duration_s,
+    l.bytes AS login_bytes,
     l.dispersion AS login_dispersion,
     coalesce(l.unseen_share, 0) AS login_unseen_share,
     coalesce(l.span_s, 0) AS login_span_s,
@@ -153,6 +156,7 @@ SELECT
     talk.half_seen / talk.connections AS talk_half_seen_share,
     talk.longest_s AS talk_longest_s,
     talk.held_s AS talk_held_s,
+    talk.held_bytes AS talk_held_bytes,
     talk.talked_s AS talk_talked_s,
     coalesce(talk.beat_gaps, 0) AS talk_pauses,
     coalesce(talk.beat_median_s, 0) AS talk_pause_s,

@@ -64,20 +64,26 @@ def merge_segments(table: pa.Table) -> pa.Table:
     return _merge(table) if len(table) else table
 
 
-def check_times(table: pa.Table) -> None:
+def check_times(table: pa.Table) -> tuple[int, int] | None:
     """Refuses times that have no date, as broken clocks give them.
+
+    Returns:
+        First and last packet in microseconds since 1970; None without rows.
 
     Raises:
         SourceError: A record begins outside the years 1 to 9999.
     """
+    if not len(table):
+        return None
     bounds = pc.min_max(table["first_seen"].cast(pa.int64())).as_py()
     try:
         for bound in bounds.values():
-            _date((bound or 0) // DAY_US)
+            _date(bound // DAY_US)
     except (ValueError, OverflowError):
         raise SourceError(
             "A record's time lies outside the years 1 to 9999; check the clock of the source."
         ) from None
+    return bounds["min"], pc.max(table["last_seen"].cast(pa.int64())).as_py()
 
 
 def by_partition(table: pa.Table, buckets: int) -> Iterator[tuple[Partition, pa.Table]]:

@@ -166,6 +166,7 @@ class SourceBatch:
         self._lake = lake
         self._held = 0
         self.rows = 0
+        self.period: tuple[int, int] | None = None  # first and last packet, microseconds since 1970
         self.tables: list[pa.Table] = []
         self.spills: list[Spill] = []
         self._spill: Spill | None = None  # the one that grows
@@ -185,7 +186,10 @@ class SourceBatch:
         from telemetry.lake.merge import check_times  # numba: only where it is needed
 
         table = _closed(table, Layer.RECORD)
-        check_times(table)  # now: later it would take the whole batch down
+        period = check_times(table)  # now: later it would take the whole batch down
+        if period is not None:
+            begin, end = self.period or period
+            self.period = min(begin, period[0]), max(end, period[1])
         self.rows += len(table)
         self._hold([table] if len(table) else [])
 

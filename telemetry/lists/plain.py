@@ -33,7 +33,10 @@ def _head(entries: Sequence[ListEntry], header: ListHeader) -> list[str]:
         f"expired: {header.expired}",
     ]
     if not entries:
-        why = "all entries have expired" if header.expired else "no endpoint reached the threshold"
+        why = "no endpoint reached the threshold"
+        if header.expired:
+            future = header.made_at is None
+            why = "all entries are dated after today" if future else "all entries have expired"
         return [*lines, f"This list is empty: {why}."]
     expiries = sorted(entry.valid_until for entry in entries)
     return [

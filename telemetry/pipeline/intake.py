@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -62,9 +62,12 @@ def failure(report: IngestReport) -> str | None:
     A source that was named must be read; of a folder, some source.
     """
     refused = [source for source in report.sources if source.status == "refused"]
-    if not refused or not (len(refused) == len(report.sources) or any(s.named for s in refused)):
-        return None
-    return f"{len(refused)} of {len(report.sources)} sources refused. {refused[0].error}"
+    named = [source for source in refused if source.named]
+    if named:
+        return f"{len(named)} of {len(report.sources)} sources refused. {named[0].error}"
+    if refused and len(refused) == len(report.sources):
+        return f"Nothing that was found could be read. {refused[0].error}"
+    return None
 
 
 @needs("operation")
@@ -270,7 +273,11 @@ def _ingest_one(
             rows = staged.rows
             if not staged.accept(_stored(post, source, name, tally, rows)):
                 return _report(place.name, source, None, Tally(), 0, "already_ingested")
-        return _report(place.name, source, name, tally, rows, "ingested", tally.damage)
+        report = _report(place.name, source, name, tally, rows, "ingested", tally.damage)
+        if staged.period is None:
+            return report
+        first, last = map(_moment, staged.period)
+        return replace(report, first_seen=first, last_seen=last)
     except SourceError as error:
         if source is not None:
             source.identify()
@@ -278,6 +285,15 @@ def _ingest_one(
     finally:
         if source is not None:
             source.close()
+
+
+def _moment(microseconds: int) -> str | None:
+    """Returns a time as ISO 8601; None for one that a broken clock put beyond all dates."""
+    try:
+        moment = datetime(1970, 1, 1) + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return None
+    return moment.isoformat(timespec="microseconds") + "Z"
 
 
 def _known(post: Post, lake: Lake, source: Source) -> bool:

@@ -230,8 +230,8 @@ def explain(settings: Settings, endpoint: str) -> dict[str, Any]:
     name = str(mapped or address)
     # An address in its usual spelling holds nothing that SQL could take for something else.
     seen = f"(SELECT * FROM contacts WHERE endpoint_ip = '{name}')"
-    scores = read_scores(settings)
-    found = scores.of_address(name)
+    _check_scored(settings)
+    found = read_scores(settings).of_address(name)
     if not found:
         raise Refused(
             "No selected endpoint has that address; `sekisho list` names them. Of others, whether "
@@ -325,6 +325,7 @@ def make_list(
             "give the same --country and --home as at ingest."
         )
     run_id = run_id or new_run_id()
+    _check_scored(settings)
     with open_lake(settings) as (lake, ledger, authority):
         class_again(lake, ledger, homeland, authority, run_id)
         listed = Scores.ranked([query(settings.lake, "FROM scores WHERE listed", unselected=True)])
@@ -349,6 +350,15 @@ def make_list(
             manifest_sha256=file_sha256(files[-1]),
         )
     return listed, files
+
+
+def _check_scored(settings: Settings) -> None:
+    """Refuses a lake with records and no score: it would look as if nobody was suspect."""
+    from telemetry.lake import query
+
+    sql = "SELECT EXISTS (FROM stored_records) AND NOT EXISTS (FROM scores) AS unscored"
+    if query(settings.lake, sql, unselected=True)["unscored"][0].as_py():
+        raise Refused("Nothing in this lake was scored yet; run `sekisho score` first.")
 
 
 def _newest(settings: Settings, now: datetime) -> datetime | None:
@@ -386,6 +396,7 @@ def make_report(
 
     watch = progress or Progress()
     watch.stage("report")
+    _check_scored(settings)
     endpoints = read_scores(settings)
     run_id = run_id or new_run_id()
     with open_lake(settings) as (lake, ledger, authority):

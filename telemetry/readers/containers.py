@@ -220,7 +220,7 @@ class Unpacked(io.RawIOBase):
     def _end(self, why: str | None) -> bytes:
         self._done = True
         if why is not None:
-            self._damaged(f"the {self._container.name} stream {why}")
+            self._damaged(f"the {self._container.name} stream {why}; what came before was read")
         return b""
 
 

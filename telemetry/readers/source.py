@@ -16,14 +16,16 @@ from telemetry.errors import SourceError
 from telemetry.readers.ahead import ahead
 from telemetry.readers.archives import Archived, Member, members, open_member
 from telemetry.readers.containers import BLOCK, unpack
+from telemetry.records import printable
 
 HEAD = 64 * 1024
 """Bytes, after decompression, by which formats are recognised."""
 LARGE = 16 << 20
 """Bytes on disk from which a file is worth threads: to hash, to unpack and to read it."""
 _UNPACKED = 1 << 20  # bytes that are handed from one thread to the other
-_WAITING = 16
-"""Of these, how many may wait: who parses takes 8 MB at a time, and leaves the next 8 MB to do."""
+_WAITING = 8
+"""Of these, how many may wait: who parses packets takes 8 MB at a time, and meanwhile the next
+are made."""
 
 
 class Place(NamedTuple):
@@ -86,8 +88,8 @@ class Source:
         self.is_large = self.size >= LARGE
         self._sha256: str | None = None
         self._hashing: _Hashing | None = None
-        self._unpacking: _Ahead | None = None
-        self._content: _Content | None = None  # of what is in containers
+        self._unpacked: _Blocks | None = None
+        self._content = hashlib.sha256()  # of what is in containers
         if self.is_large and isinstance(file, io.FileIO):
             self._hashing = _Hashing(file.fileno())
         elif not self.is_pipe:
@@ -116,10 +118,7 @@ class Source:
         if not self.is_pipe:
             self.damage = None
             self._stop_unpacking()
-            self._plain, self._stream = self._open()
-            if self.is_large and self._content:
-                self._unpacking = _Ahead(self._content)
-                self._stream = io.BufferedReader(self._unpacking, BLOCK)
+            self._plain, self._stream = self._open(self.is_large)
         return self._stream
 
     def plain_file(self) -> io.FileIO | None:
@@ -146,7 +145,7 @@ class Source:
                 raise SourceError("It changed while it was read; ingest it again.")
         if self.sha256 is None:
             raise SourceError("It cannot be read to its end; check the disk it is on.")
-        self.content_sha256 = self._content.digest.hexdigest() if self._content else self.sha256
+        self.content_sha256 = self._content.hexdigest() if self.containers else self.sha256
 
     def identify(self) -> None:
         """Waits until a large file is hashed; `sha256` stays None where that is impossible."""
@@ -164,11 +163,13 @@ class Source:
             self._hashing.stop()
 
     def _stop_unpacking(self) -> None:
-        if self._unpacking is not None:
-            self._unpacking.stop()
-            self._unpacking = None
+        if self._unpacked is not None:
+            self._unpacked.close()
+            self._unpacked = None
 
-    def _open(self) -> tuple[io.BufferedReader[Any], io.BufferedReader[Any]]:
+    def _open(
+        self, in_threads: bool = False
+    ) -> tuple[io.BufferedReader[Any], io.BufferedReader[Any]]:
         """Returns the bytes as they are, and decompressed."""
         if not self.is_pipe:
             self._file.seek(0)
@@ -177,8 +178,16 @@ class Source:
         if not plain.peek(1):
             raise SourceError("It is empty.")
         self.containers, stream = _opened(self._file, plain, self._damaged)
-        self._content = _Content(stream) if self.containers else None
-        return plain, io.BufferedReader(self._content, BLOCK) if self._content else stream
+        if not self.containers:
+            return plain, stream
+        self._content = hashlib.sha256()
+        blocks = _blocks(stream)
+        if in_threads:
+            blocks = ahead(_hashed(ahead(blocks, _WAITING), self._content))
+        else:
+            blocks = _hashed(blocks, self._content)
+        self._unpacked = _Blocks(blocks)
+        return plain, io.BufferedReader(self._unpacked, BLOCK)
 
     def _damaged(self, why: str) -> None:
         self.damage = self.damage or why
@@ -219,12 +228,7 @@ def places(path: str) -> list[Place]:
         return whole
     if found is None or len(found) < 2:
         return whole
-    return [Place(path, member, f"{path}/{_shown(member.name)}") for member in found]
-
-
-def _shown(name: str) -> str:
-    """Returns a name from an archive without what a terminal might obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
+    return [Place(path, member, f"{path}/{printable(member.name)}") for member in found]
 
 
 def head_of(place: Place) -> bytes:
@@ -325,33 +329,23 @@ class _Hashing(Thread):
         self.join()
 
 
-class _Content(io.RawIOBase):
-    """Unpacked bytes, hashed while they are read.
-
-    Attributes:
-        stream: The bytes; whoever reads them there hashes them himself.
-        digest: SHA-256 of what was read so far.
-    """
-
-    def __init__(self, stream: io.BufferedReader[Any]) -> None:
-        self.stream = stream
-        self.digest = hashlib.sha256()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        n = self.stream.readinto(buffer)
-        self.digest.update(memoryview(buffer)[:n])
-        return n
+def _blocks(stream: io.BufferedReader[Any]) -> Generator[bytes]:
+    while block := stream.read(_UNPACKED):
+        yield block
 
 
-class _Ahead(io.RawIOBase):
-    """Content that is unpacked in one thread and hashed in another, ahead of whoever reads it."""
+def _hashed(blocks: Generator[bytes], digest: hashlib._Hash) -> Generator[bytes]:
+    with closing(blocks):
+        for block in blocks:
+            digest.update(block)
+            yield block
 
-    def __init__(self, content: _Content) -> None:
-        unpacked = ahead(iter(lambda: content.stream.read(_UNPACKED), b""), _WAITING)
-        self._blocks = ahead(_hashed(unpacked, content.digest))
+
+class _Blocks(io.RawIOBase):
+    """A stream of blocks; closing it ends the threads in which they are made."""
+
+    def __init__(self, blocks: Generator[bytes]) -> None:
+        self._blocks = blocks
         self._left = memoryview(b"")
 
     def readable(self) -> bool:
@@ -367,19 +361,13 @@ class _Ahead(io.RawIOBase):
             filled += n
         return filled
 
-    def stop(self) -> None:
+    def close(self) -> None:
         self._blocks.close()
+        super().close()
 
     def _more(self) -> bool:
         self._left = memoryview(next(self._blocks, b""))
         return bool(self._left)
-
-
-def _hashed(blocks: Generator[bytes], digest: hashlib._Hash) -> Generator[bytes]:
-    with closing(blocks):
-        for block in blocks:
-            digest.update(block)
-            yield block
 
 
 class _Counted(io.RawIOBase):

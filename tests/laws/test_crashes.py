@@ -115,7 +115,7 @@ def test_an_interrupt_is_one_sentence(tmp_path: Path, after: float) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == b"sekisho: Stopped; nothing that was stored is lost.\n"
+    assert err == b"sekisho: Stopped; nothing that was stored is lost. Run it again for the rest.\n"
     assert call("audit", "verify", "--lake", lake).code == 0
     assert call("ingest", CAPTURES / "rawip.pcap", "--lake", lake, "--key", key).code == 0
 
@@ -142,7 +142,7 @@ def test_an_interrupt_of_a_flow_is_the_same_sentence(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == b"sekisho: Stopped; nothing that was stored is lost.\n"
+    assert err == b"sekisho: Stopped; nothing that was stored is lost. Run it again for the rest.\n"
 
 
 def test_an_interrupt_that_a_library_swallows_is_said_again(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_an_interrupt_that_a_library_swallows_is_said_again(tmp_path: Path) -> N
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err == b"sekisho: Stopped; nothing that was stored is lost.\n"
+    assert err == b"sekisho: Stopped; nothing that was stored is lost. Run it again for the rest.\n"
 
 
 def _started(

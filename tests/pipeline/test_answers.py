@@ -50,6 +50,8 @@ SOURCE = closed(
     records_written=COUNT,
     status={"enum": list(get_args(Status))},
     error={"type": ["string", "null"], "pattern": r"^\S.*\S$"},
+    first_seen={"anyOf": [TIME, {"type": "null"}]},
+    last_seen={"anyOf": [TIME, {"type": "null"}]},
 )
 INGEST = closed(
     run={"type": "string", "pattern": r"^\d{8}T\d{6}-[0-9a-f]{6}$"},

@@ -159,33 +159,56 @@ def test_signs_of_life_inside_one_connection_are_a_beacon_too() -> None:
     assert {"rhythm", "session"} <= {reason.name for reason in found.reasons}
 
 
-def held(times: int, size: int = 1200, every: float = 1800) -> Rows:
+def held(*hours: tuple[int, int], size: int = 1200, hidden: str = "") -> Rows:
     """One connection to an odd port, as an exporter tells of it: a record each half hour."""
-    sides = [
-        {"packets": 20, "bytes": size, "at": every * n, "until": every * n + 1799.5, "flags": "A"}
-        for n in range(times)
-    ]
-    records = [call(port=4001, times=1, endpoint=side, peer=side) for side in sides]
+    records = []
+    for begin, end in hours:
+        for half in range(2 * begin, 2 * end):
+            side = {"packets": 20, "bytes": size, "at": 1800 * half, "until": 1800 * half + 1799.5}
+            row = call(port=4001, times=1, endpoint={**side, "flags": "A"}, peer=side)
+            if hidden:
+                row[hidden] = {
+                    key: row[hidden][key] for key in ("ip", "host", "port") if key in row[hidden]
+                }
+                row[hidden]["unknown"] = True
+            records.append(row)
     return [*records, *other_hosts(500)]
 
 
-def test_a_connection_held_day_and_night_is_listed() -> None:
-    found = scored(held(48))
-    assert (found.role, found.listed) == ("c2", True)
+def held_for(rows: Rows) -> float:
+    """What a connection that is held gives to the score."""
+    found = scored(rows)
+    return sum(reason.contribution for reason in found.reasons if "at a stretch" in reason.text)
+
+
+def test_a_connection_held_day_and_night_counts() -> None:
+    found = scored(held((0, 24)))
+    assert found.role == "c2"
     session = next(reason for reason in found.reasons if reason.name == "session")
-    assert session.text.endswith("held port 4001 open for 24 h at a stretch, at 1.33 bytes/s")
+    assert session.text.endswith(
+        "held port 4001 open for 24 h at a stretch, with 4,800 bytes an hour"
+    )
+    assert held_for(held((0, 24))) > held_for(held((0, 16))) > 0
+
+
+def test_who_holds_a_connection_is_listed_only_if_that_is_new() -> None:
+    gadget = held((0, 48))
+    assert not scored(gadget).listed
+    assert scored([*held((240, 288)), *over_days(13)]).listed
 
 
 @pytest.mark.parametrize(
     "rows",
     [
-        pytest.param(held(16), id="a-day-at-work"),
-        pytest.param(held(48, size=30_000_000), id="a-stream"),
-        pytest.param(held(2, every=86_400), id="silent-for-a-day"),
+        pytest.param(held((0, 6)), id="an-afternoon"),
+        pytest.param(held((0, 5), (24, 29), (48, 53), (72, 77), (96, 101)), id="a-week-at-work"),
+        pytest.param(held((0, 48), size=40_000_000), id="a-stream"),
+        pytest.param(held((0, 48), size=40_000_000, hidden="endpoint"), id="a-stream-one-way"),
+        pytest.param(held((0, 48), hidden="endpoint"), id="half-of-it-unknown"),
     ],
 )
-def test_what_people_and_programs_hold_is_not_listed(rows: Rows) -> None:
-    assert not scored(rows).listed
+def test_what_people_and_programs_hold_does_not_count(rows: Rows) -> None:
+    assert not held_for(rows)
 
 
 def asked(
@@ -590,6 +613,34 @@ def test_password_guessing_is_listed_and_a_night_at_the_terminal_is_not() -> Non
     assert (guessing.role, guessing.listed) == ("bruteforce", True)
     assert "30 sessions on port 22 of 1 host" in guessing.reasons[0].text
     assert not scored([guess, work, *other_hosts(5)], "198.51.100.2").listed
+
+
+def log_ins(port: int, times: int, every: float, size: int = 2500, hosts: int = 1) -> Rows:
+    """A foreign address logs in for three seconds, again and again."""
+    side = {"flags": "SAF", "packets": 12, "payload": size - 600, "bytes": size, "until": 3}
+    return [
+        {
+            "endpoint": {"ip": "198.51.100.1", "port": 40000, "at": 0, **side},
+            "peer": {"host": f"door{n}", "port": port, "at": 0.1, **side},
+            "repeat": {"times": times, "every": every},
+        }
+        for n in range(hosts)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "listed"),
+    [
+        pytest.param(log_ins(993, 300, 4), True, id="guesses-at-mailboxes"),
+        pytest.param(log_ins(993, 576, 300), False, id="a-mail-program-for-two-days"),
+        pytest.param(log_ins(993, 15, 10), False, id="a-mail-program-with-many-folders"),
+        pytest.param(log_ins(22, 72, 3600), True, id="slow-guesses"),
+        pytest.param(log_ins(22, 72, 3600, 40_000), False, id="a-copy-each-hour"),
+        pytest.param(log_ins(3389, 72, 30, 40_000), True, id="guesses-at-desktops"),
+    ],
+)
+def test_who_gets_in_and_who_reads_mail_is_no_guesser(rows: Rows, listed: bool) -> None:
+    assert scored([*rows, *other_hosts(30)]).listed is listed
 
 
 def one_way(hidden: str, flags: str, times: int, port: int, every: float) -> dict[str, Any]:

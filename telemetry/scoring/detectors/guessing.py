@@ -6,6 +6,11 @@ import numpy as np
 
 from telemetry.scoring.contract import Columns, Detector, Evidence, count, ramp, span, steps
 
+ALL_DAY = (110, 143, 465, 587, 993, 995, 4190, 5060, 5061)
+"""Doors at which the mail programs and telephones of honest people log in all day long."""
+LAVISH = (139, 445, 3389)
+"""Doors that show a desktop or shares: an attempt may take any number of bytes."""
+
 
 def _evaluate(f: Columns) -> Evidence:
     sessions = f["login_sessions"]
@@ -16,6 +21,15 @@ def _evaluate(f: Columns) -> Evidence:
     sub = sub * (1 - 0.6 * ramp(f["login_duration_s"], 150, 900))
     # Failed log-ins resemble each other; real sessions do not.
     sub = sub * (1 - 0.4 * ramp(f["login_dispersion"], 0.3, 1.0))
+    # A log-in that fails on OpenSSH takes 3 to 8 kB, both ways and key exchange together, on other
+    # services less; who gets in and copies something takes more.
+    carried = ramp(f["login_bytes"], 12_000, 60_000)
+    sub = np.where(np.isin(f["login_port"], LAVISH), sub, (1 - 0.7 * carried) * sub)
+    # Mail programs look for new mail every few minutes, over several connections at once; phones
+    # register anew.
+    pause = f["login_span_s"] / np.maximum(sessions, 1)
+    hasty = steps(sessions, {20: 0.0, 100: 1.0}) * (1 - ramp(pause, 30, 120))
+    sub = np.where(np.isin(f["login_port"], ALL_DAY), hasty * sub, sub)
     # One session a host is a look at the banner; three or more are guesses.
     sub = sub * (0.5 + 0.5 * ramp(f["login_sessions_per_host"], 1, 3))
     sub = np.where(f["asked_for"], 0.6 * sub, sub)
