@@ -285,8 +285,8 @@ def _left_out(path: Path) -> str:
         return ""
     if facts["data_up_to"] is None:
         return (
-            f"\n    The list holds nobody: all {facts['expired']:,} listed are dated after today. "
-            "Check the clocks of the sources and of this machine."
+            f"\n    The list holds nobody: all {facts['expired']:,} listed are dated later than "
+            "now. Check the clocks of the sources and of this machine."
         )
     return (
         f"\n    The list holds {facts['entries']:,}; {facts['expired']:,} more "

@@ -91,13 +91,20 @@ stretches AS (
     )
 ),
 held AS (
-    SELECT channel, max(held_us) / 1e6 AS held_s, arg_max(bytes, row(held_us, -bytes)) AS held_bytes
+    SELECT
+        channel,
+        max(held_us) / 1e6 AS held_s,
+        arg_max_null(bytes, row(held_us, -bytes)) AS held_bytes
     FROM (
         SELECT
             channel,
             epoch_us(max(last_seen) - min(first_seen)) AS held_us,
-            -- Null where nothing is known of a side.
-            (sum(endpoint_bytes) + sum(peer_bytes))::BIGINT AS bytes
+            -- Where each way is told by itself, half of the records know of a side.
+            if(
+                3 * least(count(endpoint_bytes), count(peer_bytes)) >= count(*),
+                (sum(endpoint_bytes) + sum(peer_bytes))::BIGINT,
+                NULL
+            ) AS bytes
         FROM stretches
         GROUP BY channel, opened_at, endpoint_port, peer_port, stretch
     )

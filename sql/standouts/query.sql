@@ -73,7 +73,8 @@ chosen AS (
         arg_min(channel, row(
             NOT (protocol = 6 AND opened_by_endpoint = 0),
             service_kind NOT IN ('other', 'rat'),
-            -held_s,
+            -- What is copied or watched for hours says less than a talk.
+            if(coalesce(held_bytes < 20000 * held_s, false), -held_s, 0),
             -longest_s,
             first_seen, last_seen, protocol, service_port, peer
         )) AS talk_channel

@@ -36,7 +36,7 @@ def _head(entries: Sequence[ListEntry], header: ListHeader) -> list[str]:
         why = "no endpoint reached the threshold"
         if header.expired:
             future = header.made_at is None
-            why = "all entries are dated after today" if future else "all entries have expired"
+            why = "all entries are dated later than now" if future else "all entries have expired"
         return [*lines, f"This list is empty: {why}."]
     expiries = sorted(entry.valid_until for entry in entries)
     return [

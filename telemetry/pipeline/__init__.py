@@ -28,7 +28,14 @@ from telemetry.pipeline.oversight import (
     show_keys,
     verify_ledger,
 )
-from telemetry.pipeline.results import explain, make_list, make_report, query, read_scores, score
+from telemetry.pipeline.results import (
+    explain,
+    make_list,
+    make_report,
+    query,
+    read_scores,
+    score,
+)
 
 __all__ = [
     "COMMIT_SOURCES",

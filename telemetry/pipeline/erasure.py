@@ -88,8 +88,8 @@ def retention(
         _remove_old_papers(lake, now)
         left = lake.counts().records
     if had_list and not any((settings.lake / "lists").glob("*")) and left:
-        make_list(settings, watch, run_id=run_id)
-        make_report(settings, watch, run_id=run_id)
+        make_list(settings, watch, run_id=run_id, unscored=True)
+        make_report(settings, watch, run_id=run_id, unscored=True)
     return retained
 
 

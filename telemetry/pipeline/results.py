@@ -230,8 +230,10 @@ def explain(settings: Settings, endpoint: str) -> dict[str, Any]:
     name = str(mapped or address)
     # An address in its usual spelling holds nothing that SQL could take for something else.
     seen = f"(SELECT * FROM contacts WHERE endpoint_ip = '{name}')"
-    _check_scored(settings)
-    found = read_scores(settings).of_address(name)
+    scores = read_scores(settings)
+    if not len(scores):
+        raise Refused("No endpoint is selected; run `sekisho score` first, if nobody has.")
+    found = scores.of_address(name)
     if not found:
         raise Refused(
             "No selected endpoint has that address; `sekisho list` names them. Of others, whether "
@@ -296,9 +298,19 @@ def explain(settings: Settings, endpoint: str) -> dict[str, Any]:
 
 @needs("operation")
 def make_list(
-    settings: Settings, progress: Progress | None = None, *, run_id: str | None = None
+    settings: Settings,
+    progress: Progress | None = None,
+    *,
+    run_id: str | None = None,
+    unscored: bool = False,
 ) -> tuple[Scores, list[Path]]:
     """Writes the list of the newest scores in every format.
+
+    Args:
+        settings: Name the lake and its home.
+        progress: Watches.
+        run_id: Of the run that this is a part of; a new one without.
+        unscored: Whether records without any score are no reason to refuse, as after an erasure.
 
     Returns:
         The listed endpoints, highest score first, and the files.
@@ -306,6 +318,7 @@ def make_list(
     Raises:
         AuthorityError: The authority does not cover this.
         LakeError: There is no lake, or it cannot be written.
+        Refused: Nothing was scored, so that an empty list would look like an all-clear.
         PrivacyError: The settings name another home than the lake's, or an entry is
             domestic; nothing was written then.
     """
@@ -325,7 +338,8 @@ def make_list(
             "give the same --country and --home as at ingest."
         )
     run_id = run_id or new_run_id()
-    _check_scored(settings)
+    if not unscored:
+        _check_scored(settings)
     with open_lake(settings) as (lake, ledger, authority):
         class_again(lake, ledger, homeland, authority, run_id)
         listed = Scores.ranked([query(settings.lake, "FROM scores WHERE listed", unselected=True)])
@@ -353,12 +367,12 @@ def make_list(
 
 
 def _check_scored(settings: Settings) -> None:
-    """Refuses a lake with records and no score: it would look as if nobody was suspect."""
+    """Refuses a lake with records and no score."""
     from telemetry.lake import query
 
     sql = "SELECT EXISTS (FROM stored_records) AND NOT EXISTS (FROM scores) AS unscored"
     if query(settings.lake, sql, unselected=True)["unscored"][0].as_py():
-        raise Refused("Nothing in this lake was scored yet; run `sekisho score` first.")
+        raise Refused("Nothing that this lake holds was scored; run `sekisho score` first.")
 
 
 def _newest(settings: Settings, now: datetime) -> datetime | None:
@@ -379,9 +393,19 @@ def _is_somebody(homeland: Homeland, address: str) -> bool:
 
 @needs("records")
 def make_report(
-    settings: Settings, progress: Progress | None = None, *, run_id: str | None = None
+    settings: Settings,
+    progress: Progress | None = None,
+    *,
+    run_id: str | None = None,
+    unscored: bool = False,
 ) -> Path:
     """Writes the HTML report of all sources and the newest scores.
+
+    Args:
+        settings: Name the lake.
+        progress: Watches.
+        run_id: Of the run that this is a part of; a new one without.
+        unscored: As for `make_list`.
 
     Returns:
         The file.
@@ -389,6 +413,7 @@ def make_report(
     Raises:
         AuthorityError: The authority does not cover this.
         LakeError: There is no lake, or it cannot be written.
+        Refused: Nothing was scored.
     """
     from telemetry.lake import query
     from telemetry.lists import count_left_out
@@ -396,7 +421,8 @@ def make_report(
 
     watch = progress or Progress()
     watch.stage("report")
-    _check_scored(settings)
+    if not unscored:
+        _check_scored(settings)
     endpoints = read_scores(settings)
     run_id = run_id or new_run_id()
     with open_lake(settings) as (lake, ledger, authority):

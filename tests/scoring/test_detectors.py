@@ -161,7 +161,8 @@ def test_signs_of_life_inside_one_connection_are_a_beacon_too() -> None:
 
 def held(*hours: tuple[int, int], size: int = 1200, hidden: str = "") -> Rows:
     """One connection to an odd port, as an exporter tells of it: a record each half hour."""
-    records = []
+    # A first answer, both ways seen whatever is hidden later.
+    records = [call(port=4001, times=1, every=0)] if hidden else []
     for begin, end in hours:
         for half in range(2 * begin, 2 * end):
             side = {"packets": 20, "bytes": size, "at": 1800 * half, "until": 1800 * half + 1799.5}

@@ -8,7 +8,7 @@ from telemetry.scoring.contract import Columns, Detector, Evidence, count, ramp,
 
 ALL_DAY = (110, 143, 465, 587, 993, 995, 4190, 5060, 5061)
 """Doors at which the mail programs and telephones of honest people log in all day long."""
-LAVISH = (139, 445, 3389)
+LAVISH = (139, 445, 3389, 5900, 5901)
 """Doors that show a desktop or shares: an attempt may take any number of bytes."""
 
 
