@@ -338,9 +338,9 @@ def make_list(
             "give the same --country and --home as at ingest."
         )
     run_id = run_id or new_run_id()
-    if not unscored:
-        _check_scored(settings)
     with open_lake(settings) as (lake, ledger, authority):
+        if not unscored:
+            _check_scored(settings)
         class_again(lake, ledger, homeland, authority, run_id)
         listed = Scores.ranked([query(settings.lake, "FROM scores WHERE listed", unselected=True)])
         addresses = listed.table["endpoint"].to_pylist()
@@ -421,11 +421,11 @@ def make_report(
 
     watch = progress or Progress()
     watch.stage("report")
-    if not unscored:
-        _check_scored(settings)
     endpoints = read_scores(settings)
     run_id = run_id or new_run_id()
     with open_lake(settings) as (lake, ledger, authority):
+        if not unscored:
+            _check_scored(settings)
         sources = lake.sources()
         facts = ReportFacts(
             run=run_id,
