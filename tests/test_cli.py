@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import shutil
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,7 @@ from e2e import (
     count,
     environment,
     fixed_key,
+    query_rows,
     sample_run,
     spawn,
     stored,
@@ -327,6 +330,29 @@ def test_a_run_says_which_time_it_read():
     assert "Period 2023-11-14T22:13:20 to 2023-11-15T22:13:22 UTC" in answer.words
     again = call("ingest", "a.pcap", "--lake", "own")
     assert "Period" not in again.words
+
+
+def test_a_cut_copy_is_another_source_and_counts_again():
+    small_capture(Path("whole.pcap"), packets=3)
+    small_capture(Path("cut.pcap"), packets=2)
+    assert call("ingest", "cut.pcap", "whole.pcap", "--lake", "own").code == 0
+    assert call("ingest", "whole.pcap", "--lake", "own").code == 0
+    assert sum(stored(Path("own"))["endpoint_packets"].to_pylist()) == 5
+
+
+def test_what_is_left_unscored_by_an_erasure_stops_it_not():
+    small_capture(Path("a.pcap"))
+    assert call("run", "a.pcap", "--lake", "own", "--threshold", "0").code == 0
+    with closing(sqlite3.connect("own/files.sqlite")) as table, table:
+        table.execute("UPDATE files SET since = '2020-01-01T00:00:00.000000'")
+    for paper in [*Path("own/lists").iterdir(), *Path("own/reports").iterdir()]:
+        os.utime(paper, (1, 1))
+    assert call("ingest", CAPTURES / "cooked.pcap", "--lake", "own").code == 0
+    answer = call("retention", "run", "--lake", "own")
+    assert answer.code == 0 and answer.has_no_traceback()
+    assert query_rows(Path("own"), "SELECT count(*) AS n FROM scores") == [{"n": 0}]
+    assert len(stored(Path("own")))
+    assert "entries: 0" in Path("own/lists/list.txt").read_text()
 
 
 @pytest.mark.parametrize("ahead", [900, 86_400_000])

@@ -64,6 +64,9 @@ totals AS (
 stretches AS (
     SELECT
         channel,
+        opened_at,
+        endpoint_port,
+        peer_port,
         first_seen,
         last_seen,
         endpoint_bytes,
@@ -71,10 +74,7 @@ stretches AS (
         count(*) FILTER (is_new) OVER (
             PARTITION BY channel, opened_at, endpoint_port, peer_port
             ORDER BY first_seen, last_seen
-        ) AS stretch,
-        opened_at,
-        endpoint_port,
-        peer_port
+        ) AS stretch
     FROM (
         SELECT
             *,

@@ -7,7 +7,7 @@ from telemetry.features.compute import (
     endpoint_features,
     endpoint_parts,
     pair_features,
-    shared_out,
+    split_cores,
 )
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "endpoint_features",
     "endpoint_parts",
     "pair_features",
-    "shared_out",
     "shown",
+    "split_cores",
     "views",
 ]

@@ -71,7 +71,7 @@ def endpoint_features(connection: Connection, part: int = PART) -> pa.Table:
     return pa.concat_tables(endpoint_parts(connection, part)).sort_by("endpoint_ip")
 
 
-def shared_out(cores: int) -> tuple[int, int]:
+def split_cores(cores: int) -> tuple[int, int]:
     """Returns how many parts to compute at a time, and the threads that the engine is given.
 
     A part is computed by the thread that asks for it, and by what the engine has besides. Where
@@ -95,7 +95,7 @@ def endpoint_parts(
         part: As for `endpoint_features`.
         spill: Folder for what would take too much memory, in a file without a name; None keeps
             all in memory.
-        workers: Parts that are computed at a time, as `shared_out` says; None for what it says
+        workers: Parts that are computed at a time, as `split_cores` says; None for what it says
             of the connection's threads.
 
     Yields:
@@ -129,7 +129,7 @@ def _compute(
     plan = _plan(steps, last)
     if workers is None:
         threads = connection.sql("SELECT current_setting('threads')").fetchall()[0][0]
-        workers, _ = shared_out(threads)
+        workers, _ = split_cores(threads)
     try:
         # What is computed hides the view of the same name in the catalog.
         _show(connection, RECORDS, plan.records.sql)

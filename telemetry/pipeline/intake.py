@@ -289,11 +289,12 @@ def _ingest_one(
 
 def _moment(microseconds: int) -> str | None:
     """Returns a time as ISO 8601; None for one that a broken clock put beyond all dates."""
+    from telemetry.lists.contract import utc
+
     try:
-        moment = datetime(1970, 1, 1) + timedelta(microseconds=microseconds)
+        return utc(datetime(1970, 1, 1) + timedelta(microseconds=microseconds))
     except OverflowError:
         return None
-    return moment.isoformat(timespec="microseconds") + "Z"
 
 
 def _known(post: Post, lake: Lake, source: Source) -> bool:

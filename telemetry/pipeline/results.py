@@ -62,7 +62,7 @@ def score(
         LakeError: There is no lake, or it cannot be written.
     """
     from telemetry import scoring
-    from telemetry.features import endpoint_parts, shared_out
+    from telemetry.features import endpoint_parts, split_cores
     from telemetry.scoring.scores import Ranking, Scores
 
     watch = progress or Progress()
@@ -86,7 +86,7 @@ def score(
                 yield scores.table
             watch.stage("select")
 
-        workers, threads = shared_out(os.cpu_count() or 1)
+        workers, threads = split_cores(os.cpu_count() or 1)
         records = settings.budget.records
         with (
             lake.work(settings.budget.engine, threads) as connection,
