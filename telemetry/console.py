@@ -50,6 +50,8 @@ _HOME_IS_DOUBTED = 0.5
 """Share of records without an end at home, from which a run asks whether it is the right one."""
 _SHOWN = 3
 """Endpoints of each role, and files passed over for a reason, that are shown; --json has all."""
+_SHOWN_LISTED = 12
+"""Endpoints that are shown in any case, if there are so many, of all roles alike."""
 _SHOWN_ROWS = 500
 _SHOWN_OF_CASE = 15
 _SHOWN_ITEMS = 3
@@ -260,7 +262,8 @@ class Console(Watcher):
         table.add_column("role", no_wrap=True)
         table.add_column("score", justify="right")
         table.add_column("why")
-        shown = [e for role in roles for e in listed.with_role(role)[:_SHOWN]]
+        each = max(_SHOWN, _SHOWN_LISTED // len(roles))
+        shown = [e for role in roles for e in listed.with_role(role)[:each]]
         for endpoint in shown:
             why = endpoint.reasons[0].text if endpoint.reasons else ""
             table.add_row(endpoint.endpoint, endpoint.role, f"{endpoint.score:.2f}", why)

@@ -18,10 +18,10 @@ WITH busy AS (
 ),
 heard AS MATERIALIZED (
     SELECT
-        channel, endpoint_port, peer_port, opened_at, first_seen, opens, from_endpoint,
+        channel, protocol, endpoint_port, peer_port, opened_at, first_seen, opens, from_endpoint,
         endpoint_sent, endpoint_first, endpoint_last, endpoint_burst_starts, endpoint_burst_ends,
         peer_sent, peer_first, peer_last, peer_burst_starts, peer_burst_ends,
-        endpoint_spoke, was_answered, sure_pause_s, sampling_rate,
+        endpoint_spoke, was_answered, conn_state, sure_pause_s, sampling_rate,
         coalesce(endpoint_packets, 0) + coalesce(peer_packets, 0) AS packets
     FROM contacts
     WHERE is_recent AND channel IN (SELECT channel FROM busy)
@@ -34,8 +34,8 @@ talked AS (
             AND epoch_us(greatest(endpoint_first, peer_first) - least(endpoint_last, peer_last))
                 < 1000000 AS is_one
     FROM heard
-    -- Samples of a steady stream are steady themselves.
-    WHERE was_answered AND sampling_rate = 1
+    -- Samples of a steady stream are steady themselves; and a call that is refused repeats.
+    WHERE was_answered AND conn_state <> 'REJ' AND sampling_rate = 1
 ),
 talk AS (
     SELECT
@@ -109,8 +109,9 @@ moments AS (
     FROM heard
     -- Answers to calls that the host never made are the echo of forged packets.
     WHERE opens AND (from_endpoint OR peer_sent OR endpoint_spoke)
-        -- A single sample may come from the midst of anything; several make a beginning.
-        AND (sampling_rate = 1 OR packets >= 4)
+        -- A single sample may come from the midst of anything; several make a beginning. Of TCP, one
+        -- is enough: a connection is one beginning, however long it is silent.
+        AND (sampling_rate = 1 OR protocol = 6 OR packets >= 4)
 ),
 spaced AS (
     SELECT
@@ -147,8 +148,8 @@ measured AS (
 judged AS (
     SELECT
         *,
-        len(list_filter(gaps, lambda g: g BETWEEN 0.5 * median_s AND 1.5 * median_s)) / n
-            AS near_share,
+        -- As for the bits, chance begins at a second: of its gaps a third are near.
+        len(list_filter(gaps, lambda g: 2 * abs(g - median_s) <= median_s - 1)) / n AS near_share,
         -- How surprising is it that so many gaps are so alike? Gaps of unhurried chance
         -- (exponential) have a MAD of 0.69 of their median; each gap that keeps to a
         -- narrower band adds the logarithm of how much narrower. Clocks are not believed

@@ -45,7 +45,16 @@ mails AS (
 ),
 -- The channel by which an inside host sent it the most, and much more than it got.
 uploads AS (
-    SELECT endpoint_ip, peer_bytes, endpoint_bytes, service_port, service_kind
+    SELECT
+        endpoint_ip,
+        peer_bytes,
+        endpoint_bytes,
+        service_port,
+        service_kind,
+        answered,
+        peer_bytes_median,
+        endpoint_bytes_dispersion,
+        epoch_us(last_seen - first_seen) / 1e6 AS span_s
     FROM lines
     WHERE peer_is_domestic AND opened_by_endpoint = 0 AND answered > 0
         AND peer_bytes > 4 * endpoint_bytes
@@ -100,6 +109,10 @@ SELECT
     coalesce(u.endpoint_bytes, 0) AS upload_got_bytes,
     coalesce(u.service_port, 0) AS upload_port,
     u.service_kind AS upload_kind,
+    coalesce(u.answered, 0) AS upload_calls,
+    coalesce(u.peer_bytes_median, 0) AS upload_median_bytes,
+    u.endpoint_bytes_dispersion AS upload_got_dispersion,
+    coalesce(u.span_s, 0) AS upload_span_s,
     rhythm.peer AS rhythm_peer,
     rhythm.series AS rhythm_series,
     rhythm.service_kind AS rhythm_kind,
@@ -137,6 +150,7 @@ SELECT
     rhythm.resolution_s AS rhythm_resolution_s,
     rhythm.answered AS rhythm_answered,
     rhythm.host_unseen / rhythm.connections AS rhythm_unseen_share,
+    rhythm.duration_median_s AS rhythm_duration_s,
     rhythm.peer_bytes_median AS rhythm_peer_bytes,
     rhythm.peer_bytes_dispersion AS rhythm_peer_dispersion,
     rhythm.endpoint_bytes_median AS rhythm_endpoint_bytes,

@@ -236,7 +236,8 @@ def read_secret(path: Path) -> bytes:
             return handle.read(_LIMIT)
     except FileNotFoundError:
         raise KeyFileError(
-            f"No key file at {path}; make one with `sekisho keys new`, or put the lake's own back."
+            f"No key file at {path}; put the lake's own back, or for a new lake make one with "
+            "`sekisho keys new`."
         ) from None
     except OSError as error:
         raise KeyFileError(

@@ -348,6 +348,48 @@ def test_requests_in_one_connection_count_like_one_connection_each(
     assert found.listed == listed
 
 
+def in_turn(up: int, down: int, lasts: float, pause: float, times: int = 60) -> Rows:
+    """Calls of which each lasts about so long, and so long after which the next one comes."""
+    rows, at, dice = [], 0.0, random.Random(11)
+    for n in range(times):
+        ended = at + lasts * dice.uniform(0.85, 1.15)
+        sides = {
+            side: {"at": at, "until": ended, "bytes": size, "packets": 4 + size // 1400}
+            for side, size in (("endpoint", down), ("peer", up))
+        }
+        sides["peer"]["port"] = 20000 + n
+        rows.append(call(port=443, times=1, **sides))
+        at = ended + pause
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("calls", "listed"),
+    [
+        pytest.param(in_turn(700, 800_000, 0.6, 3.4), False, id="video"),
+        pytest.param(in_turn(8_000_000, 4600, 3.3, 0.1), False, id="parts-of-a-backup"),
+        pytest.param(in_turn(700, 25_000, 1.5, 1.0), False, id="crawler"),
+        pytest.param(in_turn(700, 25_000, 1.5, 8.5), True, id="one-that-waits"),
+        pytest.param(in_turn(100_000, 600, 0.8, 9.2), True, id="pictures-of-a-screen"),
+        pytest.param(in_turn(700, 600, 60.0, 0.1), True, id="held-open-and-quiet"),
+    ],
+)
+def test_pieces_of_something_large_are_no_beacon(calls: Rows, listed: bool) -> None:
+    assert scored([*calls, *other_hosts(5)]).listed == listed
+
+
+def test_quick_calls_by_chance_are_no_beacon() -> None:
+    # Pauses of more than a second, as chance has them: only those count.
+    for seed in range(12):
+        dice, at, rows = random.Random(seed), 0.0, []
+        for n in range(80):
+            at += 1 + dice.expovariate(1)
+            sides = {"at": at, "until": at + 0.05}
+            rows.append(call(times=1, endpoint=sides, peer={**sides, "port": 20000 + n}))
+        found = scored([*rows, *other_hosts(5)])
+        assert "rhythm" not in {reason.name for reason in found.reasons}
+
+
 def test_a_jittered_beacon_is_listed() -> None:
     # Cobalt Strike's jitter of 30 %: gaps between 70 and 100 s, from a fixed sequence.
     rows, moment = [], 0.0
@@ -867,6 +909,50 @@ def test_a_disk_sent_to_an_odd_port_is_exfiltration_and_a_backup_is_not() -> Non
     assert "sent it 2,000 MB on port 8444, 60 times what it got" in found.reasons[0].text
     for harmless in (sent(443, 2_000_000_000), sent(8444, 9_000_000)):
         assert not scored([harmless, *other_hosts(30)]).listed
+
+
+def handed_in(
+    sizes: Iterable[int], every: float = 1.5, port: int = 443, answers: tuple[int, ...] = (2600,)
+) -> Rows:
+    """An inside host makes a call for each piece that it sends."""
+    return [
+        call(port=port, times=1,
+             endpoint={"at": every * n + 0.1, "until": every * n + 0.9,
+                       "bytes": answers[n % len(answers)]},
+             peer={"at": every * n, "until": every * n + 0.9, "bytes": size, "port": 20000 + n,
+                   "packets": 4 + size // 1400})
+        for n, size in enumerate(sizes)
+    ]  # fmt: skip
+
+
+NOTES = [1200, 900, 1500, 1100, 90_000, 1000, 1400, 950, 300_000, 1300, 1050, 1250]
+"""Bytes of what a stealer hands in: orders and short notes, and two finds."""
+
+
+def test_a_stealer_that_hands_in_what_it_finds_is_listed() -> None:
+    found = scored([*handed_in(NOTES), *other_hosts(5)])
+    assert (found.role, found.listed) == ("exfiltration", True)
+    assert (
+        "sent it 402 kB in 12 calls within 17.4 s, half of them of 1,225 bytes or less, and got "
+        "answers of like size" in found.reasons[0].text
+    )
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        pytest.param(handed_in([40_000] * 12), id="photos"),
+        pytest.param(handed_in(NOTES, every=1800), id="all-day"),
+        pytest.param(handed_in(NOTES, answers=(2600, 3100, 2400, 6000)), id="pages"),
+        pytest.param(handed_in(NOTES[:5]), id="few"),
+        pytest.param(handed_in([*NOTES, 200_000_000]), id="disk"),
+        pytest.param(handed_in(NOTES, port=993), id="mail"),
+    ],
+)
+def test_who_sends_otherwise_is_no_stealer(harmless: Rows) -> None:
+    found = scored([*harmless, *other_hosts(5)])
+    assert not found.listed
+    assert found.role != "exfiltration" or found.score < 0.3
 
 
 def test_a_fetch_before_a_beacon_is_told_but_never_listed() -> None:

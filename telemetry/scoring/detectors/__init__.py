@@ -40,4 +40,5 @@ DETECTORS: tuple[Detector, ...] = (
     delivery.DETECTOR,
     download.DETECTOR,
     upload.DETECTOR,
+    upload.LOOT,
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from telemetry.scoring.contract import Columns, Detector, Evidence, count, one_of, ramp
-from telemetry.scoring.detectors.rhythm import exact_timer, popularity, timetable
+from telemetry.scoring.detectors.rhythm import exact_timer, popularity, timetable, transfers
 
 
 def _evaluate(f: Columns) -> Evidence:
@@ -18,6 +18,7 @@ def _evaluate(f: Columns) -> Evidence:
     habit = timetable(f["kin_kind"], f["kin_median_s"])
     asked = np.where(one_of(f["kin_kind"], "web"), exact_timer(f), 1.0)
     sub = f["kin_regularity"] * np.minimum(habit, asked) * popularity(f)
+    sub = sub * (1 - 0.8 * transfers(f))
     # What software with many partners says to each of them is a protocol, not an order.
     sub = sub * (1 - 0.8 * ramp(f["kin_endpoints"], 20, 60))
     sub = sub * (1 - 0.6 * ramp(f["rhythm_host_unusual_endpoints"], 8, 40))

@@ -48,7 +48,7 @@ def _evaluate(f: Columns) -> Evidence:
         return (
             f"{what} every {span(f['rhythm_median_s'][i])} ± {span(f['rhythm_mad_s'][i])}, "
             f"{f['rhythm_gaps'][i] + 1:.0f} times, "
-            f"{100 * f['rhythm_near_share'][i]:.0f} % of the pauses within ± 50 % of that"
+            f"{100 * f['rhythm_near_share'][i]:.0f} % of the pauses about that long"
         )
 
     return Evidence(sub, sentence)
@@ -100,7 +100,28 @@ def _habit(f: Columns) -> Floats:
     factor[from_outside & exact] *= 0.7
     factor[from_outside & ~exact] *= 0.9
     factor[from_outside & (f["rhythm_answered"] == 0)] *= 0.1
-    return factor
+    return factor * (1 - 0.8 * transfers(f))
+
+
+def transfers(f: Columns) -> Floats:
+    """Returns how far calls at a pace are the pieces of something large, 0..1.
+
+    Video comes every few seconds in pieces of hundreds of kilobytes, and what is copied or fetched
+    in turn goes at the pace of the line: a piece begins when the one before has ended. A beacon
+    waits far longer than it talks, and a call that is held open says next to nothing.
+    """
+    up, down = f["rhythm_peer_bytes"], f["rhythm_endpoint_bytes"]
+    # Whoever watches a screen sends a picture of it at a time.
+    large = np.maximum(ramp(down, 3e4, 1e5), ramp(up, 5e5, 2e6))
+    lasts = np.maximum(f["rhythm_duration_s"], 0.01)
+    in_turn = ramp(lasts / np.maximum(f["rhythm_median_s"], 0.01), 0.3, 0.6)
+    busy: Floats = in_turn * ramp((up + down) / lasts, 2e3, 1e4)
+    told = np.maximum(np.nan_to_num(large), np.nan_to_num(busy))
+    # Of stretches inside one connection, it is not known how long and how large they are.
+    inside = (f["rhythm_series"].astype(str) == "beat") & (
+        f["rhythm_connections"] < 0.5 * f["rhythm_gaps"]
+    )
+    return np.where(inside, 0.0, told)
 
 
 def _requests(f: Columns) -> Floats:
@@ -132,7 +153,7 @@ def timetable(kind: npt.NDArray[Any], median_s: Floats) -> Floats:
     minutes upward, as their makers pay for every call (Windows 15 and 28 minutes, browsers 5
     and 30 minutes and more).
     """
-    slow = steps(median_s, {120: 1.0, 300: 0.55, 900: 0.4})
+    slow = steps(median_s, {180: 1.0, 300: 0.55, 900: 0.4})
     return np.where(one_of(kind, "web"), slow, 1.0)
 
 
