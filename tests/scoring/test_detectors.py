@@ -348,6 +348,19 @@ def test_requests_in_one_connection_count_like_one_connection_each(
     assert found.listed == listed
 
 
+def test_a_page_that_waits_for_answers_has_a_jitter_of_its_own() -> None:
+    def polled(every: float) -> Rows:
+        rows, at, dice = [], 0.0, random.Random(3)
+        for n in range(150):
+            at += every * dice.uniform(0.75, 1.25)
+            sides = {"at": at, "until": at + 0.1}
+            rows.append(call(port=443, times=1, endpoint=sides, peer={**sides, "port": 20000 + n}))
+        return rows
+
+    assert not scored([*polled(2.5), *other_hosts(400)]).listed
+    assert scored([*polled(25), *other_hosts(400)]).listed
+
+
 def in_turn(up: int, down: int, lasts: float, pause: float, times: int = 60) -> Rows:
     """Calls of which each lasts about so long, and so long after which the next one comes."""
     rows, at, dice = [], 0.0, random.Random(11)

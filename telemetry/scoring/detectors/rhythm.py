@@ -77,6 +77,8 @@ def _habit(f: Columns) -> Floats:
     # more, and for one host or two of a thousand, was made not to look like a timer.
     alone = _many_in_view(f) * (1 - ramp(f["hosts"], 2, 6))
     wanders = ramp(_jitter(f) / np.maximum(f["rhythm_median_s"], 1e-6), 0.06, 0.09)
+    # Some tenths of a second are how servers answer now sooner, now later, and pages wait for that.
+    wanders = wanders * ramp(_jitter(f), 0.3, 1)
     factor[web] += (alone * wanders * (1 - factor))[web]
     timers = (web | one_of(kind, "login")) & ~from_outside
     most = exact_timer(f)
