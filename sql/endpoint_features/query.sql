@@ -16,6 +16,7 @@ onset AS (
         coalesce(max(crowd) FILTER (kind = 'tcp'), 0) AS crowd_tcp,
         coalesce(max(crowd) FILTER (kind IN ('amplified', 'answers')), 0) AS crowd_amplified,
         coalesce(max(crowd) FILTER (kind = 'udp'), 0) AS crowd_udp,
+        coalesce(max(net_crowd), 0) AS crowd_net,
         coalesce(sum(packets) FILTER (kind IN ('amplified', 'answers')), 0)::BIGINT AS amplified_packets,
         coalesce(sum(bytes) FILTER (kind IN ('amplified', 'answers')), 0)::BIGINT AS amplified_bytes
     FROM onsets
@@ -47,6 +48,7 @@ SELECT
     coalesce(o.crowd_tcp, 0) AS crowd_tcp,
     coalesce(o.crowd_amplified, 0) AS crowd_amplified,
     coalesce(o.crowd_udp, 0) AS crowd_udp,
+    coalesce(o.crowd_net, 0) AS crowd_net,
     coalesce(o.amplified_packets, 0) AS amplified_packets,
     coalesce(o.amplified_bytes, 0) AS amplified_bytes,
     rhythm_host.unusual_endpoints AS rhythm_host_unusual_endpoints,

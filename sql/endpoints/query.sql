@@ -77,6 +77,10 @@ vain AS (
             -- some exporters leave flags out; there, who is answered was no such scan.
             WHEN c.protocol = 6 AND c.endpoint_tcp_flags & 22 = 0
                 AND (c.peer_silent OR c.peer_tcp_flags & 4 > 0) THEN 'syn'
+            -- Who acknowledges what was never said, and is reset for it, looks who is there.
+            WHEN c.protocol = 6 AND c.endpoint_tcp_flags & 23 = 16 AND c.endpoint_packets <= 2
+                AND NOT c.endpoint_spoke AND c.peer_tcp_flags & 6 = 4 AND c.sampling_rate = 1
+                THEN 'syn'
             WHEN c.protocol = 17 AND c.peer_silent AND c.endpoint_packets <= 10
                 AND NOT coalesce(amplifies.amplifier, false) THEN 'udp'
             WHEN (c.protocol = 1 AND c.endpoint_port = 8)

@@ -50,6 +50,22 @@ crowds AS (
         ORDER BY begun
         RANGE BETWEEN INTERVAL 1 MINUTE PRECEDING AND INTERVAL 1 MINUTE FOLLOWING
     )
+),
+-- A flood that is spread over a network brings few to each of its hosts. Who sent a few packets only
+-- may have had a reason for it, or looked around.
+networks AS (
+    SELECT
+        peer_net,
+        kind,
+        begun,
+        max(count(DISTINCT endpoint_ip)) OVER (
+            PARTITION BY peer_net, kind
+            ORDER BY begun
+            RANGE BETWEEN INTERVAL 1 MINUTE PRECEDING AND INTERVAL 1 MINUTE FOLLOWING
+        ) AS crowd
+    FROM unasked
+    WHERE kind IN ('udp', 'tcp') AND packets >= 10 AND peer_net IS NOT NULL
+    GROUP BY peer_net, kind, begun
 )
 SELECT
     u.endpoint_ip,
@@ -60,8 +76,11 @@ SELECT
     u.packets,
     u.bytes,
     if(u.must_be_many AND NOT c.samples_count, 0, c.crowd) AS crowd,
-    c.to_system_ports
+    c.to_system_ports,
+    if(u.packets >= 10, coalesce(n.crowd, 0), 0) AS net_crowd
 FROM unasked AS u
 JOIN crowds AS c
     ON c.peer = u.peer AND c.kind = u.kind AND c.begun = u.begun
     AND c.port IS NOT DISTINCT FROM u.port
+LEFT JOIN networks AS n
+    ON n.peer_net = u.peer_net AND n.kind = u.kind AND n.begun = u.begun

@@ -6,6 +6,7 @@ contact AS (
     SELECT
         endpoint_ip,
         peer,
+        peer_net,
         peer_port,
         time_bucket(INTERVAL 10 SECONDS, first_seen) AS begun,
         CASE
@@ -39,6 +40,7 @@ contact AS (
 SELECT
     endpoint_ip,
     peer,
+    peer_net,
     kind,
     begun,
     if(kind = 'answers', peer_port, NULL) AS port,

@@ -543,8 +543,16 @@ def knock(host: str, port: int, at: float = 0, ip: str = "198.51.100.1") -> dict
         pytest.param([knock("a", 1000 + 7 * n, n) for n in range(10)], id="vertical"),
         pytest.param([knock(f"h{n % 5}", 20 + n // 5, n) for n in range(25)], id="block"),
         pytest.param([knock(f"h{n}", 22, 21600 * n) for n in range(8)], id="slow"),
+        pytest.param(
+            [
+                {"endpoint": {"ip": "198.51.100.1", "port": 40000, "flags": "A", "at": n},
+                 "peer": {"host": f"h{n}", "port": 80, "flags": "R", "at": n + 0.01}}
+                for n in range(8)
+            ],
+            id="acknowledgements-of-nothing",
+        ),
     ],
-)
+)  # fmt: skip
 def test_scans_are_listed(rows: Rows) -> None:
     found = scored(rows + other_hosts(5))
     assert (found.role, found.listed) == ("scanner", True)
@@ -693,6 +701,9 @@ def log_ins(port: int, times: int, every: float, size: int = 2500, hosts: int = 
         pytest.param(log_ins(22, 72, 3600), True, id="slow-guesses"),
         pytest.param(log_ins(22, 72, 3600, 40_000), False, id="a-copy-each-hour"),
         pytest.param(log_ins(3389, 72, 30, 40_000), True, id="guesses-at-desktops"),
+        pytest.param(log_ins(25, 150, 4, 700), True, id="guesses-at-a-mail-server"),
+        pytest.param(log_ins(25, 150, 4, 5000), False, id="a-mailing-list"),
+        pytest.param(log_ins(25, 150, 600, 700), False, id="a-server-that-asks-for-addresses"),
     ],
 )
 def test_who_gets_in_and_who_reads_mail_is_no_guesser(rows: Rows, listed: bool) -> None:
@@ -817,6 +828,25 @@ def test_a_crowd_of_sampled_datagrams_may_be_that_of_a_popular_site() -> None:
     crowd = [{**row, "protocol": "udp"} for row in samples(range(300))]
     with connect(crowd) as connection:
         assert not any(e.listed for e in score(endpoint_features(connection), THRESHOLD))
+
+
+def test_a_flood_that_is_spread_over_a_network_is_listed() -> None:
+    def spread(packets: int) -> list[ScoredEndpoint]:
+        rows = [
+            {"endpoint": {"ip": f"198.51.100.{n}", "port": 5000, "packets": packets,
+                          "bytes": 900 * packets, "at": n / 10, "until": n / 10 + 0.5},
+             "peer": {"host": f"host{n}", "port": 6000 + n, "packets": 0}, "protocol": "udp"}
+            for n in range(80)
+        ]  # fmt: skip
+        with connect([*rows, *other_hosts(5)]) as connection:
+            found = score(endpoint_features(connection), THRESHOLD)
+        return [one for one in found if one.endpoint.startswith("198.51")]
+
+    flood = spread(20)
+    assert len(flood) == 80
+    assert all((one.role, one.listed) == ("ddos", True) for one in flood)
+    assert "in a crowd of 80 within ten seconds on one network" in flood[0].reasons[0].text
+    assert not any(one.listed for one in spread(3))
 
 
 def test_a_flood_from_one_source_is_listed() -> None:

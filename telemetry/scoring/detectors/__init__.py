@@ -34,6 +34,7 @@ DETECTORS: tuple[Detector, ...] = (
     scan.DETECTOR,
     knock.DETECTOR,
     guessing.DETECTOR,
+    guessing.AT_MAIL,
     flood.REFLECTION,
     flood.FLOOD,
     relay.DETECTOR,

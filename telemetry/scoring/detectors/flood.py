@@ -45,7 +45,9 @@ def _reflection(f: Columns) -> Evidence:
 
 
 def _flood(f: Columns) -> Evidence:
-    crowd = np.maximum(f["crowd_udp"], f["crowd_tcp"])
+    # Carpet bombing spreads a flood over the hosts of a network, so that each gets little.
+    on_one = np.maximum(f["crowd_udp"], f["crowd_tcp"])
+    crowd = np.maximum(on_one, f["crowd_net"])
     together = steps(crowd, {15: 0.0, 40: 0.6, 200: 1.0})
     rate = f["one_way_packets_per_s"]
     alone = steps(rate, {50: 0.0, 200: 0.7, 2000: 1.0}) * steps(
@@ -67,6 +69,7 @@ def _flood(f: Columns) -> Evidence:
         return (
             f"{count(f['one_way_packets'][i], 'packet')} that got no answer, up to "
             f"{max(rate[i], 1):,.0f} a second, in a crowd of {crowd[i]:,.0f} within ten seconds"
+            f"{' on one network' if crowd[i] > on_one[i] else ''}"
         )
 
     return Evidence(sub, sentence)

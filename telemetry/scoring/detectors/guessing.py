@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from telemetry.scoring.contract import Columns, Detector, Evidence, count, ramp, span, steps
+from telemetry.scoring.contract import Columns, Detector, Evidence, Floats, count, ramp, span, steps
 
 ALL_DAY = (110, 143, 465, 587, 993, 995, 4190, 5060, 5061)
 """Doors at which the mail programs and telephones of honest people log in all day long."""
@@ -27,8 +27,7 @@ def _evaluate(f: Columns) -> Evidence:
     sub = np.where(np.isin(f["login_port"], LAVISH), sub, (1 - 0.7 * carried) * sub)
     # Mail programs look for new mail every few minutes, over several connections at once; phones
     # register anew.
-    pause = f["login_span_s"] / np.maximum(sessions, 1)
-    hasty = steps(sessions, {20: 0.0, 100: 1.0}) * (1 - ramp(pause, 30, 120))
+    hasty = _hasty(sessions, f["login_span_s"])
     sub = np.where(np.isin(f["login_port"], ALL_DAY), hasty * sub, sub)
     # One session a host is a look at the banner; three or more are guesses.
     sub = sub * (0.5 + 0.5 * ramp(f["login_sessions_per_host"], 1, 3))
@@ -46,4 +45,30 @@ def _evaluate(f: Columns) -> Evidence:
     return Evidence(sub, sentence)
 
 
+def _at_mail(f: Columns) -> Evidence:
+    """Session after session at port 25, where servers bring mail, in which no mail is brought.
+
+    One with a mail takes 1,200 bytes and more with all headers, one with AUTH (RFC 4954) some 700.
+    Servers that only ask whether an address exists do so now and then.
+    """
+    sessions, hosts = f["delivery_sessions"], f["delivery_hosts"]
+    sub = _hasty(sessions, f["delivery_span_s"]) * ramp(sessions / np.maximum(hosts, 1), 5, 20)
+    sub = sub * (1 - ramp(f["delivery_bytes"], 800, 1200))
+
+    def sentence(i: int) -> str:
+        return (
+            f"{count(sessions[i], 'session')} at the mail port of {count(hosts[i], 'host')} within "
+            f"{span(f['delivery_span_s'][i])}, and half of them or more too short for any mail"
+        )
+
+    return Evidence(sub, sentence)
+
+
+def _hasty(sessions: Floats, span_s: Floats) -> Floats:
+    """Returns how far so many sessions in that time are more than honest programs need, 0..1."""
+    pause = span_s / np.maximum(sessions, 1)
+    return steps(sessions, {20: 0.0, 100: 1.0}) * (1 - ramp(pause, 30, 120))
+
+
 DETECTOR = Detector("guessing", "bruteforce", 0.95, _evaluate)
+AT_MAIL = Detector("guessing_at_mail", "bruteforce", 0.8, _at_mail)
