@@ -10,7 +10,8 @@ WITH sides AS (
         coalesce(endpoint_tcp_flags, 0) & 16 > 0 AS endpoint_ack,
         coalesce(peer_tcp_flags, 0) & 16 > 0 AS peer_ack,
         CASE
-            WHEN endpoint_port = peer_port THEN NULL
+            -- The type and the code of ICMP stand there, and tell no side.
+            WHEN endpoint_port = peer_port OR protocol IN (1, 58) THEN NULL
             WHEN endpoint_port > peer_port THEN 'endpoint'
             ELSE 'peer'
         END AS higher_port,

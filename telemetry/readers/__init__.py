@@ -69,17 +69,30 @@ def find_reader(source: Source, session: Session) -> Reader:
     Raises:
         SourceError: No reader does.
     """
-    for reader in all_readers():
-        if reader.recognises(source.head, session):
-            if session.decoder == "dpkt" and reader.gated:
-                from telemetry.readers.packets.reference import ReferenceReader
+    if (reader := _reader_of(source.head, session)) is not None:
+        if session.decoder == "dpkt" and reader.gated:
+            from telemetry.readers.packets.reference import ReferenceReader
 
-                return ReferenceReader(reader)
-            return reader
+            return ReferenceReader(reader)
+        return reader
     raise SourceError(
         refusal(source.head)
         or "Its format is not recognised; `sekisho doctor` names the formats that are read."
     )
+
+
+def _reader_of(head: bytes, session: Session) -> Reader | None:
+    """Returns the reader that recognises the first bytes, also inside another log's lines."""
+    from telemetry.readers.wrapped import WrappedReader, ways_to_unwrap
+
+    for reader in all_readers():
+        if reader.recognises(head, session):
+            return reader
+    for unwrap, inside in ways_to_unwrap(head):
+        for reader in all_readers():
+            if not reader.gated and reader.recognises(inside, session):
+                return WrappedReader(reader, unwrap)
+    return None
 
 
 def in_time_order(found: list[Place], session: Session) -> list[Place]:
@@ -102,9 +115,8 @@ def in_time_order(found: list[Place], session: Session) -> list[Place]:
 def _start(place: Place, session: Session) -> int | None:
     try:
         head = head_of(place)
-        for reader in all_readers():
-            if reader.recognises(head, session):
-                return reader.starts(head) if isinstance(reader, Dated) else None
+        reader = _reader_of(head, session)
+        return reader.starts(head) if isinstance(reader, Dated) else None
     except SourceError:
         pass  # reading it will say why
     return None

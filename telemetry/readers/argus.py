@@ -47,6 +47,7 @@ from telemetry.readers.rows.numbers import (
     version6,
 )
 from telemetry.readers.rows.programs import Program, output_of
+from telemetry.readers.rows.reader import finish
 from telemetry.readers.rows.records import Columns, Sent, assembled, earliest, ports_of
 from telemetry.readers.rows.texts import (
     Fields,
@@ -155,7 +156,7 @@ class ArgusReader:
                 output.end()
                 if output.complained:
                     tally.damage = "ra did not read it to its end"
-        tally.damage = source.damage or tally.damage
+        finish(source, tally)
 
     def starts(self, head: bytes) -> int | None:
         """Returns the time of the first records of a text; see `contract.Dated`."""

@@ -28,7 +28,16 @@ from telemetry.readers.rows.numbers import ACK, RST, SYN, Numbers, looked_up
 from telemetry.readers.rows.reader import RowsReader
 from telemetry.readers.rows.records import MANDATORY, Layout, batch
 from telemetry.readers.rows.shaping import NOT_TOLD, blanked, constant, with_columns
-from telemetry.readers.rows.texts import BOM, Fields, Table, Texts, chunks, drop, table_of_lines
+from telemetry.readers.rows.texts import (
+    Fields,
+    Table,
+    Texts,
+    chunks,
+    drop,
+    first_line,
+    head_line,
+    table_of_lines,
+)
 from telemetry.reasons import Reason
 from telemetry.records import Tally
 
@@ -37,23 +46,24 @@ _DEFAULT = (
     *("protocol", "packets", "bytes", "start", "end", "action", "log-status"),
 )
 _DEFAULT_LINE = re.compile(
-    rb"(\d{4}-\d\d-\d\dT\S+ )?2 \S+ eni-\S+ \S+ \S+ (?:(?:\d+|-) ){5}\d+ \d+ "
+    rb"(\d{4}-\d\d-\d\dT\S+ )?2 \S+ (?:eni-\S+|-) \S+ \S+ (?:(?:\d+|-) ){5}\d+ \d+ "
     rb"(?:ACCEPT|REJECT|-) (?:OK|NODATA|SKIPDATA)\r?(?:\n|$)"
 )
 _COLUMNS = {
-    "src_ip": ("srcaddr", "pkt-srcaddr"),
-    "dst_ip": ("dstaddr", "pkt-dstaddr"),
-    "src_port": ("srcport",),
-    "dst_port": ("dstport",),
+    "src_ip": ("srcaddr", "sourceaddress", "pkt-srcaddr"),
+    "dst_ip": ("dstaddr", "destinationaddress", "pkt-dstaddr"),
+    "src_port": ("srcport", "sourceport"),
+    "dst_port": ("dstport", "destinationport"),
     "protocol": ("protocol",),
-    "src_packets": ("packets",),
-    "src_bytes": ("bytes",),
+    "src_packets": ("packets", "numpackets"),
+    "src_bytes": ("bytes", "numbytes"),
     "src_tcp_flags": ("tcp-flags",),
-    "start": ("start",),
-    "end": ("end",),
+    "start": ("start", "starttime"),
+    "end": ("end", "endtime"),
     "action": ("action",),
-    "status": ("log-status",),
+    "status": ("log-status", "logstatus"),
 }
+"""Names in a header: AWS's, and those of the first tables that its manual made for Athena."""
 _TIMES = ("start", "end")
 _LAYOUT = Layout(one_way=True, active_timeout=600)
 _REJECTED = Layout(active_timeout=600)
@@ -83,10 +93,9 @@ class AwsVpcReader(RowsReader):
                 "Its format lacks addresses, ports, the protocol or times; add them to the flow "
                 "log's format."
             )
-        pieces = chunks(stream, tally)
-        if _has_header(head):
-            _, _, first = next(pieces, b"").partition(b"\n")
-            pieces = chain([first], pieces)
+        line, pieces = first_line(chunks(stream, tally))
+        if _DEFAULT_LINE.match(line) is not None:
+            pieces = chain([line + b"\n"], pieces)
         for piece in pieces:
             yield from _of_table(table_of_lines(piece, fields, wanted, tally), tally)
 
@@ -105,28 +114,26 @@ def _wanted(fields: Fields) -> dict[str, str]:
 
 
 def _plain(name: str) -> str:
-    """Returns AWS's own spelling; Athena and Parquet write `_` for `-`."""
-    return name.strip().lower().replace("_", "-")
+    """Returns AWS's own spelling.
 
-
-def _first_line(head: bytes) -> bytes:
-    return head.removeprefix(BOM).split(b"\n", 1)[0].strip(b"\r")
-
-
-def _has_header(head: bytes) -> bool:
-    return b"addr" in _first_line(head).lower()
+    Athena and Parquet write `_` for `-`; who sets a format names a field `${srcaddr}`.
+    """
+    return name.strip().removeprefix("${").removesuffix("}").lower().replace("_", "-")
 
 
 def _fields(head: bytes) -> Fields | None:
     """Returns how lines are cut, or None if these are no flow logs."""
-    line = _first_line(head)
+    line = head_line(head)
     if (found := _DEFAULT_LINE.match(line)) is not None:
         return Fields((("exported",) if found[1] else ()) + _DEFAULT, b" ")
-    comma = b"," in line
-    names = tuple(line.decode("utf-8", "replace").replace('"', "").split("," if comma else " "))
+    separator = next((mark for mark in (b",", b"\t") if mark in line), b" ")
+    parted = separator != b" "
+    names = tuple(line.decode("utf-8", "replace").replace('"', "").split(separator.decode()))
     known = set(map(_plain, names))
-    if {"srcaddr", "dstaddr"} <= known or {"pkt-srcaddr", "pkt-dstaddr"} <= known:
-        return Fields(names, b"," if comma else b" ", quoted=comma, padded=comma)
+    if any(
+        {src, dst} <= known for src, dst in zip(_COLUMNS["src_ip"], _COLUMNS["dst_ip"], strict=True)
+    ):
+        return Fields(names, separator, quoted=parted, padded=parted)
     return None
 
 

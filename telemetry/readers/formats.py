@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from telemetry.readers import all_readers
+from telemetry.readers import all_readers, wrapped
 from telemetry.readers.archives import ABOUT_TAR, ABOUT_ZIP
 from telemetry.readers.containers import CONTAINERS
 from telemetry.readers.packets.link import LINKS, Sight
@@ -38,6 +38,7 @@ def readable() -> list[Readable]:
         *(Readable("container", container.name, container.about) for container in CONTAINERS),
         Readable("container", "zip", ABOUT_ZIP),
         Readable("container", "tar", ABOUT_TAR),
+        Readable("container", wrapped.NAME, wrapped.ABOUT),
         *(Readable("link type", name, about) for name, about in links.items()),
         *(Readable("encapsulation", name, about) for name, about in ENCAPSULATIONS.items()),
     ]

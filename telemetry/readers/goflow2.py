@@ -1,7 +1,8 @@
 """JSON of GoFlow2 and of its like, in the spellings of its versions 1 and 2.
 
 A message tells one direction. A sampling rate of 0 is one that the exporter does not tell. A
-time of 0 is none; then the time of its arrival at the collector stands for it.
+time of 0 is none; then the time of its arrival at the collector stands for it. An ICMP type of 0
+is none either, but in sFlow; of NetFlow v5 the destination port holds type and code.
 
 Sources: `format/common/text.go`, `pb/flow.proto` and the README of GoFlow2.
 """
@@ -13,15 +14,16 @@ from typing import IO, Any
 
 from telemetry.raw import RawBatch
 from telemetry.readers.contract import Session
-from telemetry.readers.rows.numbers import Unit
+from telemetry.readers.rows.numbers import Unit, looked_up
 from telemetry.readers.rows.objects import any_object, object_lines
 from telemetry.readers.rows.reader import RowsReader
 from telemetry.readers.rows.records import Layout, batch
-from telemetry.readers.rows.shaping import with_columns, zeros_blanked
+from telemetry.readers.rows.shaping import blanked, with_columns, zeros_blanked
 from telemetry.readers.rows.texts import Key, Table, Texts, table_of_json
 from telemetry.records import Tally
 
 _KEYS: dict[str, tuple[Key, ...]] = {
+    "kind": ("type", "Type"),
     "src_ip": ("src_addr", "SrcAddr"),
     "dst_ip": ("dst_addr", "DstAddr"),
     "src_port": ("src_port", "SrcPort"),
@@ -69,6 +71,9 @@ class GoFlow2Reader(RowsReader):
         for piece in object_lines(head, stream, tally):
             table = table_of_json(piece, _KEYS)
             told = {name: zeros_blanked(table.get(name)) for pair in _TIMES for name in pair[:2]}
+            sampled = looked_up(table.get("kind"), {"SFLOW_5": 1}) == 1
+            kind = table.get("icmp_type")
+            told["icmp_type"] = blanked(kind, (looked_up(kind, {"0": 1}) == 1) & ~sampled)
             rest = with_columns(table, told)
             for start, end, unit in _TIMES:
                 here = rest.get(start).ends > rest.get(start).starts
@@ -89,4 +94,6 @@ def _is_message(row: dict[str, Any]) -> bool:
 
 def _batch(table: Table, start: str, end: str, unit: Unit, tally: Tally) -> RawBatch:
     times: dict[str, Texts | str] = {"start": table.get(start), "end": table.get(end)}
-    return batch(with_columns(table, times), Layout(time=unit, one_way=True), tally)
+    return batch(
+        with_columns(table, times), Layout(time=unit, one_way=True, icmp_zeros=False), tally
+    )

@@ -1,4 +1,4 @@
-"""Any table of records, read as a mapping file says: CSV, JSON Lines or Parquet.
+"""Any table of records, read as a mapping file says: CSV, JSON or Parquet.
 
 The mapping is a TOML file: `[columns]` names, for each meaning of a closed list
 (`rows.records.MEANINGS`), the column that holds it; other keys say what columns do not (see
@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,8 +27,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from telemetry.errors import SettingsError, SourceError
 from telemetry.raw import UNKNOWN, RawBatch
 from telemetry.readers.contract import Session
+from telemetry.readers.rows.objects import first_objects, object_lines
 from telemetry.readers.rows.programs import seekable
+from telemetry.readers.rows.reader import finish
 from telemetry.readers.rows.records import MANDATORY, MEANINGS, Layout, batch
+from telemetry.readers.rows.shaping import icmp_parted
 from telemetry.readers.rows.texts import (
     BOM,
     Fields,
@@ -43,13 +47,17 @@ from telemetry.readers.rows.texts import (
     texts_of,
 )
 from telemetry.readers.source import Source
-from telemetry.reasons import Reason
 from telemetry.records import Tally
 
 if TYPE_CHECKING:
     import polars as pl
 
 _PARQUET = b"PAR1"
+_UNREADABLE = "None of its rows can be read under the mapping; check the columns and the units."
+_WRAPPED = (
+    "No column that the mapping names is in it; correct the mapping or, if its records are wrapped "
+    "in another object, take them out first, such as with `jq -c '.[]'`."
+)
 _ROWS = 1 << 16  # of Parquet, taken at once
 _LONGEST_TEXT = 256
 _NO_TEXT = b"no text"
@@ -73,7 +81,9 @@ class Mapping(BaseModel):
         time: Unit of `start` and `end`; dates are read whatever it is.
         duration: Unit of `duration`.
         one_way: Whether a row tells of the packets from `src` to `dst` alone.
-        icmp_in_port: Whether `dst_port` holds 256 times the type and the code of ICMP.
+        icmp_in_port: Whether `dst_port` holds 256 times the type and the code of ICMP, or
+            `type.code`; 0 tells no type.
+        tcp_flags: Whether flags without letters and without `0x` are hexadecimal.
         sampling_rate: One packet in so many was seen.
         active_timeout: Seconds after which the exporter cut records that went on.
         idle_timeout: Seconds of silence after which it ended them.
@@ -89,6 +99,7 @@ class Mapping(BaseModel):
     duration: Literal["s", "ms", "us", "ns"] = "s"
     one_way: bool = False
     icmp_in_port: bool = False
+    tcp_flags: Literal["decimal", "hex"] = "decimal"
     sampling_rate: Annotated[int, Field(ge=1, lt=2**31)] = 1
     active_timeout: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     idle_timeout: Annotated[int, Field(ge=0, lt=2**31)] | None = None
@@ -101,6 +112,8 @@ class Mapping(BaseModel):
             duration=self.duration,
             one_way=self.one_way,
             icmp_in_port=self.icmp_in_port,
+            icmp_zeros=not self.icmp_in_port,  # exporters that know no type write 0
+            hex_flags=self.tcp_flags == "hex",
             sampling_rate=self.sampling_rate,
             active_timeout=UNKNOWN if active is None else active,
             idle_timeout=UNKNOWN if idle is None else idle,
@@ -152,7 +165,7 @@ class MappedReader:
     """Reads tables by a mapping file."""
 
     name = "mapped"
-    about = "any CSV, JSON Lines or Parquet, with a mapping file (--mapping)"
+    about = "any CSV, JSON or Parquet, with a mapping file (--mapping)"
     gated = False
 
     def recognises(self, head: bytes, session: Session) -> bool:
@@ -176,17 +189,12 @@ class MappedReader:
         assert session.mapping is not None
         tally.unit = "records"
         mapping = load(session.mapping)
-        handed = 0
         for table in _tables(source, mapping, tally):
             if len(table):
-                made = batch(table, mapping.layout(), tally)
-                handed += len(made)
-                yield made
-        if tally.read and not handed and tally.dropped[Reason.MALFORMED_ROW.label] == tally.read:
-            raise SourceError(
-                "None of its rows can be read under the mapping; check the columns and the units."
-            )
-        tally.damage = source.damage or tally.damage
+                if mapping.icmp_in_port:
+                    table = icmp_parted(table)
+                yield batch(table, mapping.layout(), tally)
+        finish(source, tally, _UNREADABLE)
 
 
 READER = MappedReader()
@@ -195,10 +203,10 @@ READER = MappedReader()
 def _tables(source: Source, mapping: Mapping, tally: Tally) -> Iterable[Table]:
     if source.head.startswith(_PARQUET):
         return _parquet_tables(source, mapping, tally)
-    pieces = chunks(source.stream(), tally)
-    if source.head.removeprefix(BOM).lstrip().startswith(b"{"):
-        return _json_tables(source.head, pieces, mapping)
-    return _text_tables(pieces, mapping, tally)
+    head = source.head
+    if head.removeprefix(BOM).lstrip().startswith(b"{") or first_objects(head):
+        return _json_tables(head, object_lines(head, source.stream(), tally), mapping)
+    return _text_tables(chunks(source.stream(), tally), mapping, tally)
 
 
 def _keys(mapping: Mapping) -> dict[str, Key]:
@@ -231,13 +239,16 @@ def _text_tables(pieces: Iterator[bytes], mapping: Mapping, tally: Tally) -> Ite
 
 
 def _json_tables(head: bytes, pieces: Iterator[bytes], mapping: Mapping) -> Iterator[Table]:
-    rows = [row for line in head.splitlines()[:200] if (row := json_object(line))]
+    lines = b"".join(object_lines(head, BytesIO(head), Tally())).splitlines()
+    rows = [row for line in lines[:200] if (row := json_object(line))]
     keys = _keys(mapping)
     lacking = [
         meaning
         for meaning, key in keys.items()
         if rows and all(json_value(row, key) is None for row in rows)
     ]
+    if len(lacking) == len(keys):
+        raise SourceError(_WRAPPED)
     _refuse([meaning for meaning in lacking if meaning not in _SPARSE])
     for piece in pieces:
         table = table_of_json(piece, {meaning: (key,) for meaning, key in keys.items()})

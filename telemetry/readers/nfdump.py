@@ -20,10 +20,12 @@ from collections.abc import Iterator
 from telemetry.errors import SourceError
 from telemetry.raw import RawBatch
 from telemetry.readers.contract import Session
-from telemetry.readers.rows.numbers import ICMP, ICMP6, Numbers
+from telemetry.readers.rows.numbers import Numbers
 from telemetry.readers.rows.programs import Program, output_of
+from telemetry.readers.rows.reader import finish
 from telemetry.readers.rows.records import Layout, batch
-from telemetry.readers.rows.texts import Fields, Table, chunks, table_of_lines
+from telemetry.readers.rows.shaping import icmp_parted
+from telemetry.readers.rows.texts import Fields, chunks, table_of_lines
 from telemetry.readers.source import Source
 from telemetry.records import Tally
 
@@ -82,7 +84,7 @@ class NfdumpReader:
                 raise SourceError("nfdump cannot read it; check the file with `nfdump -v`.")
             if output.complained:
                 tally.damage = "nfdump did not read it to its end"
-        tally.damage = source.damage or tally.damage
+        finish(source, tally)
 
 
 READER = NfdumpReader()
@@ -98,14 +100,8 @@ def _batches(lines: bytes, tally: Tally) -> Iterator[RawBatch]:
     table = table_of_lines(lines, _FIELDS, {name: name for name in _COLUMNS}, tally)
     if not len(table):
         return
-    port, code, _ = table.get("dst_port").parted(".")
-    protocol = Numbers(table).protocols("protocol")
-    icmp = (protocol == ICMP) | (protocol == ICMP6)
-    told = {"dst_port": port, "icmp_type": port, "icmp_code": code}
-    for rows, more in ((icmp, told), (~icmp, {})):
-        part = Table({**table.columns, **more}, len(table), table.unset).only(rows)
-        numbers = Numbers(part)
-        answered = (numbers.counts("dst_packets") > 0) | (numbers.counts("dst_bytes") > 0)
-        for both in (False, True):
-            if (answered == both).any():
-                yield batch(part.only(answered == both), Layout(one_way=not both), tally)
+    table, numbers = icmp_parted(table), Numbers(table)
+    answered = (numbers.counts("dst_packets") > 0) | (numbers.counts("dst_bytes") > 0)
+    for both in (False, True):
+        if (answered == both).any():
+            yield batch(table.only(answered == both), Layout(one_way=not both), tally)

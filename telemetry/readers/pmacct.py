@@ -3,7 +3,8 @@
 A line tells one direction. Where the flow's own times are not kept, a line stands for a bin
 of time: from its start (`stamp_inserted`) to when it was written (`stamp_updated`), so that
 bins that follow each other touch. Dates without a zone are taken for UTC (`timestamps_utc`).
-Events that begin and end a purge are no records.
+Events that begin and end a purge are no records. The destination port of ICMP is type and code
+in one, as in NetFlow v5, or 0 where none is told.
 
 Sources: `plugin_cmn_json.c` of pmacct 1.7, and its CONFIG-KEYS.
 """
@@ -19,7 +20,8 @@ from telemetry.readers.rows.numbers import looked_up
 from telemetry.readers.rows.objects import any_object, object_lines
 from telemetry.readers.rows.reader import RowsReader
 from telemetry.readers.rows.records import Layout, batch
-from telemetry.readers.rows.texts import Key, drop, table_of_json
+from telemetry.readers.rows.shaping import blanked, with_columns
+from telemetry.readers.rows.texts import Key, Table, Texts, drop, table_of_json
 from telemetry.reasons import Reason
 from telemetry.records import Tally
 
@@ -37,6 +39,7 @@ _KEYS: dict[str, tuple[Key, ...]] = {
     "start": ("timestamp_start", "timestamp_min", "stamp_inserted"),
     "end": ("timestamp_end", "timestamp_max", "stamp_updated"),
 }
+_LAYOUT = Layout(one_way=True, icmp_zeros=False)
 _NO_RECORDS = {"purge_init": 0, "purge_close": 0, "log_init": 0, "log_close": 0}
 
 
@@ -57,10 +60,20 @@ class PmacctReader(RowsReader):
             other = looked_up(table.get("kind"), _NO_RECORDS) == 0
             drop(tally, Reason.NOT_A_RECORD, int(other.sum()))
             if not other.all():
-                yield batch(table.only(~other), Layout(one_way=True), tally)
+                yield batch(_dated(table.only(~other)), _LAYOUT, tally)
 
 
 READER = PmacctReader()
+
+
+def _dated(table: Table) -> Table:
+    """Returns the table without the dates of a year 0, by which times are not told."""
+
+    def told(texts: Texts) -> Texts:
+        year, _, _ = texts.parted("-")
+        return blanked(texts, looked_up(year, {"0000": 1}) == 1)
+
+    return with_columns(table, {name: told(table.get(name)) for name in ("start", "end")})
 
 
 def _is_line(row: dict[str, Any]) -> bool:

@@ -5,7 +5,7 @@ fields. Columns that are cut to their width keep their meaning (`pro`, `durat`).
 
 SiLK's records tell of one direction: the packets from `sIP` to `dIP`; YAF's of both. For ICMP
 the destination port is 256 times the type plus the code. Times are UTC, as dates or as seconds
-since 1970, whatever `--timestamp-format` was.
+since 1970, whatever `--timestamp-format` was. Addresses may be padded with zeros.
 
 Sources: the manual pages rwcut(1), rwfilter(1) and yafscii(1).
 """
@@ -83,8 +83,16 @@ _DEFAULT = (
 """The fields of `rwcut` unless `--fields` names others; the last is what its final `|` ends."""
 _UNTITLED = re.compile(
     rb" *[0-9a-fA-F.:]+\| *[0-9a-fA-F.:]+\| *\d+\| *\d+\| *\d+\| *\d+\| *\d+\|[FSRPAUEC ]*\|"
-    rb" *[\d/T:.-]+\| *[\d.]+\| *[\d/T:.-]+\|[^|\n]*\|?\r?"
+    rb" *[\d/T:. -]+\| *[\d.]+\| *[\d/T:. -]+\|[^|\n]*\|?\r?"
 )
+_REWRITTEN = (
+    # With --zero-pad-ips numbers stay decimal.
+    (re.compile(rb"(?<![\d.:])" + rb"\.".join([rb"0*(\d{1,3})"] * 4) + rb"(?![\d.])"),
+     rb"\1.\2.\3.\4"),
+    # With --legacy-timestamps the month comes first.
+    (re.compile(rb"(?<!\d)(\d\d)/(\d\d)/(\d{4}) (?=\d\d:)"), rb"\3/\1/\2 "),
+)  # fmt: skip
+"""What is spelt as nowhere else: addresses and dates, and their common spelling."""
 
 
 class SilkReader(RowsReader):
@@ -114,7 +122,10 @@ class SilkReader(RowsReader):
             fields = header_fields(line)
         wanted = _wanted(fields, titles)
         layout = Layout(one_way=titles is _RWCUT, icmp_in_port=True)
+        odd = [(old, new) for old, new in _REWRITTEN if old.sub(new, head) != head]
         for piece in pieces:
+            for old, new in odd:
+                piece = old.sub(new, piece)
             table = table_of_lines(piece, fields, wanted, tally)
             table = table.only(looked_up(table.get("src_ip"), {"sip": 1}) == UNKNOWN)
             if len(table):

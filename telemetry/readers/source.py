@@ -88,7 +88,7 @@ class Source:
         self.is_large = self.size >= LARGE
         self._sha256: str | None = None
         self._hashing: _Hashing | None = None
-        self._unpacked: _Blocks | None = None
+        self._unpacked: Blocks | None = None
         self._content = hashlib.sha256()  # of what is in containers
         if self.is_large and isinstance(file, io.FileIO):
             self._hashing = _Hashing(file.fileno())
@@ -186,7 +186,7 @@ class Source:
             blocks = ahead(_hashed(ahead(blocks, _WAITING), self._content))
         else:
             blocks = _hashed(blocks, self._content)
-        self._unpacked = _Blocks(blocks)
+        self._unpacked = Blocks(blocks)
         return plain, io.BufferedReader(self._unpacked, BLOCK)
 
     def _damaged(self, why: str) -> None:
@@ -341,17 +341,20 @@ def _hashed(blocks: Generator[bytes], digest: hashlib._Hash) -> Generator[bytes]
             yield block
 
 
-class _Blocks(io.RawIOBase):
-    """A stream of blocks; closing it ends the threads in which they are made."""
+class Blocks(io.RawIOBase):
+    """A stream of blocks, none of them empty; closing it ends the threads that make them."""
 
     def __init__(self, blocks: Generator[bytes]) -> None:
+        """Takes what makes the blocks."""
         self._blocks = blocks
         self._left = memoryview(b"")
 
     def readable(self) -> bool:
+        """Returns True."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fills a buffer as far as there are blocks."""
         buffer = memoryview(buffer)
         filled = 0
         while filled < len(buffer) and (self._left or self._more()):
@@ -362,6 +365,7 @@ class _Blocks(io.RawIOBase):
         return filled
 
     def close(self) -> None:
+        """Closes what makes the blocks."""
         self._blocks.close()
         super().close()
 

@@ -4,6 +4,7 @@
   source, they tell the same, and netflow events are superseded.
 * Alerts are counted and go no further: what a signature says never reaches a score. Events of
   other kinds (dns, http, tls, stats …) are no records.
+* AWS Network Firewall writes the same events, each inside an object of its own.
 * Bytes are those of whole frames, with the header of the link, as Suricata counts them.
 * Flags `00` stand for a connection that Suricata did not follow: unknown.
 
@@ -50,23 +51,29 @@ _SHARED: dict[str, tuple[Key, ...]] = {
     "dst_tcp_flags": (("tcp", "tcp_flags_tc"),),
     "tcp_flags": (("tcp", "tcp_flags"),),
 }
+_INSIDE: dict[str, tuple[Key, ...]] = {
+    name: tuple(("event", *((key,) if isinstance(key, str) else key)) for key in keys)
+    for name, keys in _SHARED.items()
+}
+"""Where AWS Network Firewall has them."""
 
 
 class SuricataReader(RowsReader):
     """Reads eve.json, rotated or cut."""
 
     name = "suricata"
-    about = "Suricata eve.json: flow and netflow events"
+    about = "Suricata eve.json: flow and netflow events, also of AWS Network Firewall"
 
     def recognises(self, head: bytes, session: Session) -> bool:
         """Returns whether events of Suricata stand at the start."""
-        return any_object(head, _is_event)
+        return any_object(head, _is_event) or any_object(head, _holds_event)
 
     def batches(self, head: bytes, stream: IO[bytes], tally: Tally) -> Iterator[RawBatch]:
         """Yields the records of flow events, or of netflow events where there are no others."""
         told: int | None = None
+        keys = _SHARED if any_object(head, _is_event) else _INSIDE
         for piece in object_lines(head, stream, tally):
-            table = table_of_json(piece, _SHARED)
+            table = table_of_json(piece, keys)
             kind = looked_up(table.get("kind"), _KINDS)
             if told is None:
                 told = _FLOW if (kind == _FLOW).any() else None
@@ -85,7 +92,13 @@ READER = SuricataReader()
 
 
 def _is_event(row: dict[str, Any]) -> bool:
-    return isinstance(row.get("event_type"), str) and "timestamp" in row
+    # Logstash renames the time.
+    return isinstance(row.get("event_type"), str) and bool({"timestamp", "@timestamp"} & set(row))
+
+
+def _holds_event(row: dict[str, Any]) -> bool:
+    event = row.get("event")
+    return isinstance(event, dict) and _is_event(event)
 
 
 def _batch(table: Table, one_way: bool, tally: Tally) -> RawBatch:

@@ -6,7 +6,9 @@ Numbers are those by which Wireshark's wiretap library and the `file` program kn
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from telemetry.readers.rows.objects import first_objects
 
 _CAPTURE = "It is {} capture, which is not read; convert it with `editcap -F pcapng`."
 _ARCHIVE = "It is {}, which is not read here; unpack it first."
@@ -69,6 +71,8 @@ _FORMATS = (
 )
 
 
+_HOLDERS = ("message", "@message", "_raw", "log", "line", "msg")
+"""Where programs that ship logs put a line of one."""
 _COLUMNS = 4
 """Separators in a line that make it a table's."""
 
@@ -88,12 +92,43 @@ def refusal(head: bytes) -> str | None:
         return _CAPTURE.format("an Endace ERF")
     if _is_commview(head):
         return _CAPTURE.format("a TamoSoft CommView")
+    if _is_printed(head):
+        return (
+            "It is text that nfdump printed for people; give nfdump's own file, or print it with "
+            "`nfdump -o csv` and give a mapping (--mapping FILE)."
+        )
+    if _is_wrapped(head):
+        return (
+            "Its format is not recognised; take records that are wrapped in another log out first, "
+            "a line each (such as with `jq -r .message`), or say with --mapping FILE what its "
+            "columns mean."
+        )
     if _is_table(head):
         return (
             "Its format is not recognised; --mapping FILE says which of its columns means what, if "
             "it is a table of flow records (README, Any table of records)."
         )
     return None
+
+
+def _is_printed(head: bytes) -> bool:
+    """Returns whether it begins as `nfdump -o line`, `long` or `extended` does."""
+    line = head.lstrip().split(b"\n", 1)[0]
+    return line.startswith(b"Date ") and b"Src IP Addr:Port" in line
+
+
+def _is_wrapped(head: bytes) -> bool:
+    """Returns whether a text in one of the first JSON objects, at any depth, may be a record."""
+    found: list[Any] = list(first_objects(head))
+    while found:
+        value = found.pop()
+        if isinstance(value, dict):
+            if any(isinstance(value.get(key), str) for key in _HOLDERS):
+                return True
+            found += value.values()
+        elif isinstance(value, list):
+            found += value
+    return False
 
 
 def _is_table(head: bytes) -> bool:

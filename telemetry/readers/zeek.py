@@ -1,4 +1,4 @@
-"""Zeek's connection logs, as tab-separated text and as JSON Lines.
+"""Zeek's connection logs, as tab-separated text and as JSON.
 
 Only the columns of `_WANTED` are looked at, so labels and names end here.
 
@@ -14,6 +14,9 @@ What a line cannot tell stays unknown:
   it counts twice, since a reader sees one source.
 * A connection of which Zeek counts no packet on either side (bad checksums only)
   keeps the originator's times with counters of 0, so that it has a place in time.
+
+A line of JSON that names no log (`_path`) is of another one where it lacks a protocol, or has a
+field of another log and none of a conn log.
 
 Sources: the conn.log fields, histories and states of Zeek's `base/protocols/conn`
 and the header of its ASCII writer.
@@ -44,10 +47,13 @@ from telemetry.readers.rows.numbers import (
     looked_up,
     version6,
 )
+from telemetry.readers.rows.objects import any_object, first_objects, object_lines
+from telemetry.readers.rows.reader import finish
 from telemetry.readers.rows.records import Columns, Sent, assembled, earliest, joined
 from telemetry.readers.rows.texts import (
     BOM,
     Fields,
+    Flags,
     Key,
     Table,
     chunks,
@@ -86,9 +92,13 @@ _OPTIONAL = (
 _WANTED = _MANDATORY + _OPTIONAL
 _ENDS = ("orig_h", "orig_p", "resp_h", "resp_p")
 _ALIASES = {f"id_{end}": f"id.{end}" for end in _ENDS}
+_STATED = ("conn_state", "orig_pkts")
+"""Fields that conn logs alone have."""
+_ELSEWHERE = ("trans_id", "rejected", "analyzer", "facility", "note")
+"""Fields of the other logs that tell a protocol: dns, dpd, analyzer, syslog and notice."""
 _JSON: dict[str, tuple[Key, ...]] = {
     name: (name, name.replace(".", "_"), tuple(name.split("."))) if "." in name else (name,)
-    for name in (*_WANTED, "_path")
+    for name in (*_WANTED, "_path", *_ELSEWHERE)
 }
 """Where JSON holds a field: under its name, with `_` for the point, or nested."""
 
@@ -169,7 +179,7 @@ class ZeekReader:
             yield from _last_snapshots(source, tally)
         else:
             yield from _batches(source.head, source.stream(), tally, snapshots=False)
-        tally.damage = source.damage or tally.damage
+        finish(source, tally)
 
     def starts(self, head: bytes) -> int | None:
         """Returns the time of the first records; see `contract.Dated`."""
@@ -181,12 +191,14 @@ READER = ZeekReader()
 
 def _batches(head: bytes, stream: IO[bytes], tally: Tally, snapshots: bool) -> Iterator[RawBatch]:
     """Yields the records of all lines of a stream that begins with `head`."""
-    pieces = chunks(stream, tally)
     if _is_json(head):
         _check_keys(head, snapshots)
+        # Behind a line that is no JSON, objects stand a line each.
+        whole = head.removeprefix(BOM).lstrip().startswith((b"{", b"["))
+        pieces = object_lines(head, stream, tally) if whole else chunks(stream, tally)
         tables: Iterable[Table] = (_json_table(piece, snapshots, tally) for piece in pieces)
     else:
-        tables = _text_tables(pieces, snapshots, tally)
+        tables = _text_tables(chunks(stream, tally), snapshots, tally)
     for table in tables:
         if len(table):
             yield _batch(table, tally)
@@ -408,18 +420,26 @@ def _text_table(header: _Header, lines: bytes, tally: Tally) -> Table:
 
 
 def _is_json(head: bytes) -> bool:
-    lines = (line for line in head.splitlines() if line.lstrip().startswith(b"{"))
     return any(
-        re.search(rb'"(id[._])?orig_h"', line) or (b'"_path"' in line and b'"ts"' in line)
-        for line in lines
-    )
+        (row := json_object(line)) is None or _is_row(row)
+        for line in head.splitlines()
+        if line.lstrip().startswith(b"{") and (b'orig_h"' in line or b'"_path"' in line)
+    ) or any_object(head, _is_row)
+
+
+def _is_row(row: Mapping[str, object]) -> bool:
+    """Returns whether an object is a line of a log, and does not only hold one."""
+    ends = any(json_value(row, key) is not None for key in ("orig_h", *_JSON["id.orig_h"]))
+    return ends or {"_path", "ts"} <= row.keys()
 
 
 def _check_keys(head: bytes, snapshots: bool) -> None:
     """Refuses another log, and lines that never hold what a record needs."""
     rows = [row for line in head.splitlines() if (row := json_object(line))]
+    rows = rows or list(first_objects(head))
     # Who ships logs to a collector mixes all kinds in one stream.
     rows = [row for row in rows if _is_of_connections(_path_of(row))] or rows
+    rows = [row for row in rows if not _is_of_another_log(row)] or rows
     if rows:
         for row in rows:
             _check_path(_path_of(row), snapshots)
@@ -437,6 +457,10 @@ def _path_of(row: Mapping[str, object]) -> str:
 
 def _json_table(lines: bytes, snapshots: bool, tally: Tally) -> Table:
     table = table_of_json(lines, _JSON)
+    other = _told(table, ("ts",)) & ~_told(table, ("_path", *_STATED))
+    other &= _told(table, _ELSEWHERE) | ~_told(table, ("proto",))
+    drop(tally, Reason.NOT_A_RECORD, int(other.sum()))
+    table = table.only(~other)
     others = {}
     for path in table.get("_path").distinct():
         if _is_of_connections(path or "conn"):
@@ -448,6 +472,26 @@ def _json_table(lines: bytes, snapshots: bool, tally: Tally) -> Table:
         drop(tally, Reason.NOT_A_RECORD, int(other.sum()))
         table = table.only(~other)
     return table
+
+
+def _is_of_another_log(row: Mapping[str, object]) -> bool:
+    """Returns whether a row without a path is of another log; `_json_table` asks the same."""
+
+    def told(names: tuple[str, ...]) -> bool:
+        return any(row.get(name) is not None for name in names)
+
+    return (
+        told(("ts",))
+        and not told(("_path", *_STATED))
+        and (told(_ELSEWHERE) or not told(("proto",)))
+    )
+
+
+def _told(table: Table, names: tuple[str, ...]) -> Flags:
+    """Returns the rows in which one of some fields has a value."""
+    columns = [table.get(name) for name in names]
+    told: Flags = np.any([column.ends > column.starts for column in columns], axis=0)
+    return told
 
 
 # -- refusals

@@ -65,6 +65,19 @@ def test_a_netflow_event_tells_one_side() -> None:
     assert tally.dropped == Counter(superseded=2)
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_events_of_aws_network_firewall_are_the_same(indent: int | None) -> None:
+    plain, _ = records_of(lines(FLOW), "suricata")
+    held = json.dumps({"firewall_name": "f", "event": FLOW}, indent=indent).encode()
+    rows, tally = records_of(held + b"\n" + held, "suricata")
+    assert (rows, tally.read) == (plain * 2, 2)
+
+
+def test_logstash_may_have_renamed_the_time() -> None:
+    renamed = {"@timestamp" if key == "timestamp" else key: value for key, value in FLOW.items()}
+    assert records_of(lines(renamed), "suricata")[0] == records_of(lines(FLOW), "suricata")[0]
+
+
 def test_alerts_and_other_events_are_counted_and_go_no_further() -> None:
     alert = {**FLOW, "event_type": "alert", "alert": {"signature": "bad", "severity": 1}}
     dns = {**FLOW, "event_type": "dns", "dns": {"rrname": "example.com"}}
@@ -195,6 +208,46 @@ def test_pmacct_keeps_times_of_flows_or_bins() -> None:
         (START * US, (START + 61) * US),
     ]
     assert (rows[0]["a_packets"], rows[0]["a_tcp_flags"], rows[0]["b_packets"]) == (12, 27, None)
+
+
+@pytest.mark.parametrize("zero", ["0000-00-00 00:00:00.000000", "0000-00-00T00:00:00-00:00"])
+def test_pmacct_tells_no_time_by_a_year_0(zero: str) -> None:
+    told = {**PURGE, "timestamp_start": f"{START}.5", "timestamp_end": f"{START + 2}.5"}
+    rows, tally = records_of(
+        lines(
+            {**told, "timestamp_end": zero},
+            {**told, "timestamp_start": zero},
+            {**told, "timestamp_start": zero, "timestamp_end": zero},
+        ),
+        "pmacct",
+    )
+    assert [(row["a_first"], row["a_last"]) for row in rows] == [
+        (START * US + 500_000, START * US + 500_000),
+        (START * US + 2_500_000, START * US + 2_500_000),
+    ]
+    assert tally.dropped == Counter(malformed_row=1)
+
+
+@pytest.mark.parametrize(
+    ("port", "type_and_code"), [(2048, (8, 0)), (771, (3, 3)), (0, (255, 255))]
+)
+def test_the_port_of_icmp_is_type_and_code(port: int, type_and_code: tuple[int, int]) -> None:
+    bare = {**PURGE, "ip_proto": "icmp", "port_src": 0, "port_dst": port}
+    v5 = {**V2, "type": "NETFLOW_V5", "proto": "ICMP", "src_port": 0, "dst_port": port}
+    for row, name in (
+        ({**bare, "stamp_inserted": str(START)}, "pmacct"),
+        ({**v5, "icmp_type": 0, "icmp_code": 0}, "goflow2"),
+    ):
+        (read,), _ = records_of(lines(row), name)
+        assert (read["a_port"], read["b_port"]) == type_and_code
+
+
+def test_goflow2_tells_the_types_of_icmp_that_it_knows() -> None:
+    icmp = {**V2, "proto": "ICMP", "src_port": 0, "dst_port": 0, "icmp_code": 0}
+    rows, _ = records_of(
+        lines({**icmp, "icmp_type": 11}, {**icmp, "type": "SFLOW_5", "icmp_type": 0}), "goflow2"
+    )
+    assert [(row["a_port"], row["b_port"]) for row in rows] == [(11, 0), (8, 0)]
 
 
 def test_the_ends_of_a_purge_are_no_records() -> None:

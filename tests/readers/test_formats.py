@@ -21,7 +21,8 @@ def test_the_command_lists_every_kind() -> None:
     for one in readable():
         assert f"{one.kind}  " in text and one.name in text and one.about in text
     assert names("format") == reader_names()
-    assert set(names("container")) == {"gzip", "zstd", "lz4", "bzip2", "xz", "zip", "tar"}
+    packed = {"gzip", "zstd", "lz4", "bzip2", "xz", "zip", "tar"}
+    assert set(names("container")) == {*packed, "envelope"}
     assert set(TUNNELS[1:]) <= set(names("encapsulation"))
 
 

@@ -83,6 +83,9 @@ def test_all_shapes_hold_the_same_records(save: Save, tmp_path: Path) -> None:
         parquet(tmp_path, ROWS, row_group_size=1, compression="zstd"),
     ):  # fmt: skip
         assert read(mapped.READER, save(content), ms)[0] == columns
+    for content in (json.dumps(ROWS), json.dumps(ROWS, indent=1), json.dumps([{}, *ROWS])[:-9]):
+        rows = read(mapped.READER, save(content.encode()), ms)[0]["a_port"]
+        assert rows == columns["a_port"][: len(rows)] and rows
     bare = toml(tmp_path, time="ms", names=list(ROWS[0]), delimiter="^")
     assert read(mapped.READER, save(text("^", header=False)), bare)[0] == columns
 
@@ -123,6 +126,27 @@ def test_one_way_and_what_no_column_tells(save: Save, tmp_path: Path) -> None:
     assert found["b.first"] == [NEVER] * 2
     assert (found["sampling_rate"], found["active_timeout"]) == ([100] * 2, [60] * 2)
     assert found["idle_timeout"] == [15] * 2
+
+
+def test_types_of_icmp_in_the_port(save: Save, tmp_path: Path) -> None:
+    """As NetFlow v5 has them, as nfdump prints them, and where an exporter knows none."""
+    ports = {"2048": (8, 0), "771": (3, 3), "771.0": (3, 3), "8.0": (8, 0), "3.3": (3, 3),
+             "0.0": (8, 0), "0": (255, 255)}  # fmt: skip
+    rows = [ROWS[0] | {"proto": "icmp", "cport": 0, "sport": port} for port in ports]
+    mapping = toml(tmp_path, time="ms", icmp_in_port=True)
+    columns, _ = read(mapped.READER, save(text(rows=[*rows, ROWS[0]])), mapping)
+    told = list(zip(columns["a_port"], columns["b_port"], strict=True))
+    assert told == [*ports.values(), (40000, 443)]
+
+
+def test_hexadecimal_flags(save: Save, tmp_path: Path) -> None:
+    content = text(rows=[ROWS[0] | {"flags": "1b"}, ROWS[0] | {"flags": "12"}])
+    columns = COLUMNS | {"src_tcp_flags": "flags"}
+    for told, flags in (("hex", [0x1B, 0x12]), ("decimal", [12])):
+        mapping = toml(tmp_path, columns, time="ms", tcp_flags=told)
+        assert read(mapped.READER, save(content), mapping)[0]["a.tcp_flags"] == flags
+    with pytest.raises(SettingsError, match=r"wrong at tcp_flags: Input should be 'decimal' or"):
+        read(mapped.READER, save(content), toml(tmp_path, columns, tcp_flags="octal"))
 
 
 def test_rows_that_do_not_parse_are_counted(save: Save, tmp_path: Path) -> None:
@@ -196,7 +220,7 @@ def test_a_long_text_of_many_rows_is_held_once(
 ) -> None:
     """A few kilobytes of Parquet stand for gigabytes of text."""
     rows = 20_000
-    long = pa.array(["x" * 100_000] * 10, pa.string()).cast(kind)
+    long = pa.array(["x" * 100_000] * 9 + ["203.0.113.7"], pa.string()).cast(kind)
     path = tmp_path / "t"
     table = pa.Table.from_pylist(ROWS[:1] * 10).set_column(2, "client", long)
     with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
@@ -204,8 +228,15 @@ def test_a_long_text_of_many_rows_is_held_once(
     assert path.stat().st_size < 20_000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     _, tally = read(mapped.READER, save(path.read_bytes()), toml(tmp_path, time="ms"))
-    assert tally.read == rows == sum(tally.dropped.values())
+    assert (tally.read, sum(tally.dropped.values())) == (rows, rows * 9 // 10)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+
+def test_wrapped_records_are_to_be_taken_out_first(save: Save, tmp_path: Path) -> None:
+    for content in ({"hits": ROWS}, {"logEvents": [{"message": "2 1 eni-0a"}]}):
+        source = save(json.dumps(content).encode())
+        with pytest.raises(SourceError, match=r"wrapped in another object, take them out first"):
+            read(mapped.READER, source, toml(tmp_path, time="ms"))
 
 
 def test_lists_in_parquet_are_refused(save: Save, tmp_path: Path) -> None:
@@ -234,6 +265,25 @@ def test_the_mapping_of_the_readme(save: Save, tmp_path: Path) -> None:
     assert (found["a.packets"], found["a.bytes"], found["a.tcp_flags"]) == (5, 300, 2)
     assert (found["a.first"], found["a.last"]) == (1_672_843_056_941_000, 1_672_843_058_441_000)
     assert (found["a_port"], found["b_port"], found["b.packets"]) == (40000, 443, UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    "held", [{"message": "x"}, {"events": [{"message": "2 1 eni-0a"}]}, {"a": {"log": "x"}}]
+)
+def test_who_brings_wrapped_records_is_told_to_take_them_out(
+    save: Save, held: dict[str, Any]
+) -> None:
+    with pytest.raises(SourceError, match="take records that are wrapped in another log out"):
+        find_reader(save(json.dumps(held).encode()), Session(border()))
+
+
+def test_what_nfdump_prints_for_people_is_refused_by_name(save: Save) -> None:
+    text = (
+        "Date first seen          Duration Proto      Src IP Addr:Port          Dst IP Addr:Port\n"
+        "2026-03-01 00:00:00.000     0.000 TCP        203.0.113.7:40000 ->       192.0.2.1:443\n"
+    )
+    with pytest.raises(SourceError, match=r"give nfdump's own file, or .* `nfdump -o csv`"):
+        find_reader(save(text.encode()), Session(border()))
 
 
 @pytest.mark.parametrize(

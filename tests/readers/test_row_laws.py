@@ -71,8 +71,8 @@ def test_a_cut_costs_no_line_before_it(path: Path) -> None:
     content = path.read_bytes()
     for cut in range(len(content) // 2, len(content), 11):
         lines = content[: content.rfind(b"\n", 0, cut) + 1]
-        if lines:
-            whole, _ = records_of(lines, path.parent.name)
+        whole = records_of(lines, path.parent.name)[0] if lines else []
+        if whole:  # else it is refused
             rows, _ = records_of(content[:cut], path.parent.name)
             assert Counter(map(str, whole)) <= Counter(map(str, rows)), cut
 
@@ -85,6 +85,41 @@ def test_logs_one_after_the_other_are_one_log(path: Path) -> None:
     whole, _ = records_of(content, path.parent.name)
     twice, _ = records_of(content.rstrip(b"\n") + b"\n" + content, path.parent.name)
     assert Counter(map(str, twice)) == Counter(map(str, whole * 2))
+
+
+UNREADABLE = {
+    "zeek": "#fields\tts\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\n"
+    "soon\t192.0.2.1\t50000\t203.0.113.7\t443\ttcp\n",
+    "argus": "StartTime,Proto,SrcAddr,Sport,DstAddr,Dport\n"
+    "09-11-18+09:00:03,tcp,192.0.2.1,50000,203.0.113.7,443\n",
+    "silk": "sIP|dIP|sPort|dPort|pro|sTime|\n3405803783|3221225985|50000|443|6|1772323200|\n",
+    "suricata": '{"event_type": "flow", "timestamp": "", "src_ip": "192.0.2.1"}\n',
+    "azure_flow": '{"flowTuples": ["1772323200,192.0.2.1,203.0.113.7,50000,443,T,O,X"]}',
+    "gcp_vpc": '{"connection": {"src_ip": "192.0.2.1", "dest_ip": "203.0.113.7"}, '
+    '"reporter": "SRC"}\n',
+    "goflow2": '{"src_addr": "192.0.2.1", "dst_addr": "203.0.113.7", "time_received": 1}\n',
+    "pmacct": '{"ip_src": "192.0.2.1", "ip_dst": "203.0.113.7", "packets": 1}\n',
+    "aws_vpc": "srcaddr dstaddr srcport dstport protocol start\n"
+    "192.0.2.1 203.0.113.7 https 50000 6 1772323200\n",
+}
+"""By reader, rows that lack what a record needs, or spell it in no known way."""
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_source_of_which_no_row_can_be_read_is_refused(name: str) -> None:
+    with pytest.raises(SourceError, match=r"None of its rows can be read; each needs"):
+        records_of(UNREADABLE[name].encode(), name)
+
+
+def test_what_is_no_ip_does_not_hide_that_no_row_can_be_read() -> None:
+    text = UNREADABLE["argus"] + "1772323200.5,arp,192.0.2.1,,192.0.2.2,\n"
+    with pytest.raises(SourceError, match="None of its rows"):
+        records_of(text.encode(), "argus")
+
+
+def test_a_source_without_records_is_not_refused() -> None:
+    rows, tally = records_of(b'{"event_type": "dns", "timestamp": "2026-03-01"}\n', "suricata")
+    assert (rows, tally.dropped) == ([], Counter(not_a_record=1))
 
 
 def _file(content: bytes) -> io.FileIO:

@@ -275,6 +275,12 @@ def test_start_end_and_duration(changes: dict[str, str], first: int, last: int) 
         ({"src_port": "", "dst_port": "", "icmp_type": "3", "icmp_code": "1"}, Layout(), (3, 1)),
         ({"src_port": "", "dst_port": "", "icmp_type": "14"}, Layout(), (13, 0)),
         ({"src_port": "8", "dst_port": "0"}, Layout(), (8, 0)),
+        ({"src_port": "0", "dst_port": "771"}, Layout(), (3, 3)),
+        ({"src_port": "8", "dst_port": "771"}, Layout(), (8, 0)),
+        ({"src_port": "50000", "dst_port": "0"}, Layout(), (255, 0)),
+        ({"src_port": "0", "dst_port": "0"}, Layout(icmp_zeros=False), (255, 255)),
+        ({"src_port": "0", "dst_port": "0", "icmp_type": "0"}, Layout(icmp_zeros=False), (8, 0)),
+        ({"src_port": "0", "dst_port": "5"}, Layout(icmp_in_port=True, icmp_zeros=False), (8, 5)),
     ],
 )
 def test_icmp_is_type_and_code(

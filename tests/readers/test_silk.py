@@ -73,6 +73,21 @@ def test_seconds_and_integer_flags(save: Save) -> None:
     assert (row["a.tcp_flags"], row["a.first"], row["a.last"]) == (27, START, START + 2_500_000)
 
 
+def test_padded_addresses_and_dates_of_old(save: Save) -> None:
+    columns = "sIP|dIP|sPort|dPort|pro|sTime|eTime|\n"
+    plain = "203.0.113.7|192.0.2.10|40000|443|6|2009/02/12T00:00:00.123|2009/02/12T00:00:01|\n"
+    odd = (
+        "203.000.113.007|192.000.002.010|40000|443|6|02/12/2009 00:00:00.123|02/12/2009 00:00:01|\n"
+    )
+    expected, _ = read(silk.READER, save((columns + plain).encode()))
+    assert expected["a.first"] == [START]
+    for text in (columns + odd, columns + odd.replace("203.000.113.007", "203.0.113.7")):
+        assert read(silk.READER, save(text.encode()))[0] == expected
+    default = "203.0.113.7|192.0.2.10|40000|443|6|1|40|S|{0}|0.000|{0}|S0|\n"
+    old, new = (default.format(t) for t in ("02/12/2009 00:00:00.123", "2009/02/12T00:00:00.123"))
+    assert read(silk.READER, save(old.encode()))[0] == read(silk.READER, save(new.encode()))[0]
+
+
 def test_types_and_codes_of_icmp(save: Save) -> None:
     content = "sIP|dIP|sPort|dPort|pro|sTime|\n"
     content += "203.0.113.7|192.0.2.1|3|1|1|1234396800|\n"  # rwcut --icmp-type-and-code

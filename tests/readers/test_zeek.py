@@ -346,9 +346,41 @@ def test_broken_json_lines_are_counted_and_the_others_read(save: Save) -> None:
     columns, tally = read(save(lines + json_log([good])))
     assert len(columns["a_hi"]) == 2
     assert dict(tally.dropped) == {
-        Reason.MALFORMED_ROW.label: len(bad),
+        Reason.MALFORMED_ROW.label: len(bad) - 1,
         Reason.NO_ADDRESS.label: 1,
+        Reason.NOT_A_RECORD.label: 1,  # with a time alone
     }
+
+
+def test_lines_of_other_logs_without_a_path_are_no_records(save: Save) -> None:
+    good = json_row(row())
+    ends = {name: good[name] for name in ("ts", "uid", *FIELDS) if name.startswith(("id", "ts"))}
+    others = [
+        ends | {"proto": "udp", "trans_id": 4242, "qtype_name": "A"},
+        ends | {"method": "GET", "request_body_len": 0},
+        ends | {"established": True},
+        {"ts": good["ts"], "peer": "zeek", "metric_type": "gauge", "value": 0},
+    ]
+    bare = {name: good[name] for name in (*ends, "proto")}  # a conn log of few fields
+    for log in ([good, *others], [*others, good], [good] * 3000 + others, [bare, *others]):
+        columns, tally = read(save(json_log(log)))
+        assert len(columns["a_hi"]) == len(log) - len(others)
+        assert dict(tally.dropped) == {Reason.NOT_A_RECORD.label: len(others)}
+    with pytest.raises(SourceError, match="This is a Zeek dns log"):
+        read(save(json_log(others[:1])))
+
+
+def test_json_of_any_layout_is_read(save: Save) -> None:
+    rows = [json_row(r) for r in ROWS]
+    expected = read(save(json_log(rows)))[0]
+    nested = [r | {"id": {k: r[f"id.{k}"] for k in ("orig_h", "orig_p", "resp_h", "resp_p")}}
+              for r in rows]  # fmt: skip
+    spread = "\n".join(json.dumps(r, indent=2) for r in nested)
+    lines = ",\n".join(json.dumps(r) for r in rows)
+    for text in (json.dumps(rows), json.dumps(nested, indent=2), spread, f"[{lines}]"):
+        assert read(save(text.encode()))[0] == expected
+    with pytest.raises(SourceError, match="lacks the fields proto"):
+        read(save(json.dumps([{k: v for k, v in rows[0].items() if k != "proto"}]).encode()))
 
 
 def test_fields_in_any_order(save: Save) -> None:
@@ -426,7 +458,7 @@ def test_a_broken_gzip_stream_is_stated(save: Save) -> None:
 
 
 def test_lines_with_too_many_fields(save: Save) -> None:
-    glued = text_log([row(tunnel_parents="-\tmore")])
+    glued = text_log([row(tunnel_parents="-\tmore"), row()])
     assert malformed(read(save(glued))[1]) == 1
 
 

@@ -66,6 +66,8 @@ PROTOCOLS = {
 }
 """IANA's numbers by its keywords and by the names that flow tools print, in small letters."""
 ICMP, TCP, ICMP6 = 1, 6, 58
+NO_TYPE = 255
+"""Type and code of ICMP where none is told: reserved, and in no use (RFC 4727)."""
 REQUESTS = {
     (ICMP, 0): 8,
     (ICMP, 14): 13,

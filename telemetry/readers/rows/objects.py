@@ -21,7 +21,7 @@ _LOOKED_AT = 64
 
 def any_object(head: bytes, test: Callable[[dict[str, Any]], bool]) -> bool:
     """Returns whether one of the first objects of a source passes a test."""
-    return any(test(row) for row in _objects(head))
+    return any(test(row) for row in first_objects(head))
 
 
 def object_lines(head: bytes, stream: IO[bytes], tally: Tally) -> Iterator[bytes]:
@@ -42,7 +42,8 @@ def object_lines(head: bytes, stream: IO[bytes], tally: Tally) -> Iterator[bytes
 
 
 @lru_cache(maxsize=1)
-def _objects(head: bytes) -> tuple[dict[str, Any], ...]:
+def first_objects(head: bytes) -> tuple[dict[str, Any], ...]:
+    """Returns some of the first objects; only one where they do not stand a line each."""
     text = _plain(head)
     if text[:1] not in (b"{", b"["):
         return ()

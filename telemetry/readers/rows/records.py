@@ -32,6 +32,7 @@ from telemetry.raw import (
 from telemetry.readers.rows.numbers import (
     ICMP,
     ICMP6,
+    NO_TYPE,
     REQUESTS,
     TCP,
     Addresses,
@@ -72,7 +73,10 @@ class Layout:
         duration: Unit of `duration`.
         one_way: Whether a row tells of the packets from `src` to `dst` alone.
         icmp_in_port: Whether `dst_port` holds 256 times the type and the code of ICMP, as in
-            NetFlow; without it, and without `icmp_type`, the ports are type and code.
+            NetFlow; without it, and without `icmp_type`, the ports are type and code, unless
+            only `dst_port` is told and is too large for a code.
+        icmp_zeros: Whether ports of 0, with no `icmp_type`, are an echo reply; else no type is
+            told.
         hex_flags: Whether TCP flags are hexadecimal without `0x`.
         sampling_rate: One packet in so many was seen, where no column tells.
         active_timeout: Seconds, or UNKNOWN, where no column tells.
@@ -83,6 +87,7 @@ class Layout:
     duration: Unit = "s"
     one_way: bool = False
     icmp_in_port: bool = False
+    icmp_zeros: bool = True
     hex_flags: bool = False
     sampling_rate: int = 1
     active_timeout: int = UNKNOWN
@@ -252,6 +257,9 @@ def _times(numbers: Numbers, layout: Layout) -> tuple[I64, I64]:
 def _ports(numbers: Numbers, layout: Layout, protocol: I64) -> tuple[I64, I64]:
     src, dst = numbers.ports("src_port"), numbers.ports("dst_port")
     kind, code = numbers.counts("icmp_type", 0xFF), numbers.counts("icmp_code", 0xFF)
+    if not layout.icmp_zeros:
+        untold = (kind == UNKNOWN) & (src <= 0) & (dst <= 0)
+        kind, code = np.where(untold, NO_TYPE, kind), np.where(untold, NO_TYPE, code)
     if layout.icmp_in_port:
         as_ports = (src > 0) & (src <= 0xFF) & (dst <= 0xFF)  # as `rwcut` prints on demand
         told = (dst >= 0) & (kind == UNKNOWN) & ~as_ports
@@ -262,7 +270,8 @@ def _ports(numbers: Numbers, layout: Layout, protocol: I64) -> tuple[I64, I64]:
 def ports_of(protocol: I64, src: I64, dst: I64, kind: I64, code: I64) -> tuple[I64, I64]:
     """Returns the ports of both sides, or of ICMP the type of the request and the code.
 
-    A port that is not told is 0 in protocols without ports.
+    A port that is not told is 0 in protocols without ports. No code is above 255: alone, such a
+    port is type and code in one, as in NetFlow v5; beside a type it is an identifier.
 
     Args:
         protocol: IANA numbers.
@@ -276,8 +285,11 @@ def ports_of(protocol: I64, src: I64, dst: I64, kind: I64, code: I64) -> tuple[I
     icmp = (protocol == ICMP) | (protocol == ICMP6)
     if not icmp.any():
         return src, dst
+    packed = (kind == UNKNOWN) & (src == 0) & (dst > 0xFF)
+    kind, code = np.where(packed, dst >> 8, kind), np.where(packed, dst & 0xFF, code)
     told = icmp & (kind != UNKNOWN)
     src, dst = np.where(told, kind, src), np.where(told, np.maximum(code, 0), dst)
+    src, dst = np.where(icmp & (src > 0xFF), NO_TYPE, src), np.where(icmp & (dst > 0xFF), 0, dst)
     for (number, reply), request in REQUESTS.items():
         src = np.where((protocol == number) & (src == reply), request, src)
     return src, dst

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from telemetry.readers.rows.numbers import ICMP, ICMP6, NO_TYPE, Numbers
 from telemetry.readers.rows.texts import Flags, Table, Texts
 
-NOT_TOLD = {"icmp_type": "255", "icmp_code": "255"}
-"""Columns for logs that know no ICMP types: 255 is reserved, and in no use (RFC 4727)."""
+NOT_TOLD = dict.fromkeys(("icmp_type", "icmp_code"), str(NO_TYPE))
+"""Columns for logs that know no ICMP types."""
 
 
 def blanked(texts: Texts, rows: Flags) -> Texts:
@@ -24,6 +25,18 @@ def zeros_blanked(texts: Texts) -> Texts:
     if zero.any():
         zero &= texts.data[first] == ord("0")
     return blanked(texts, zero)
+
+
+def icmp_parted(table: Table) -> Table:
+    """Returns the table with `type.code`, nfdump's port of ICMP, in columns of their own."""
+    texts = table.get("dst_port")
+    port, code, parted = texts.parted(".")
+    protocol = Numbers(table).protocols("protocol")
+    kind = Numbers(Table({"kind": port}, len(table))).counts("kind")
+    rows = parted & np.isin(protocol, (ICMP, ICMP6)) & (kind >= 0) & (kind <= 0xFF)
+    whole = Texts(texts.data, texts.starts, np.where(rows, port.ends, texts.ends))
+    told = {"icmp_type": blanked(port, ~rows), "icmp_code": blanked(code, ~rows)}
+    return with_columns(table, {**told, **table.columns, "dst_port": whole})
 
 
 def constant(text: str, rows: int) -> Texts:

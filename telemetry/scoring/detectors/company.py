@@ -1,7 +1,8 @@
 """What makes command and control more credible, though it lists nobody alone.
 
-Sizes that repeat, a port of no common service, the default port of a remote-access tool,
-few inside hosts that have to do with the endpoint, and a first contact late in the records.
+Sizes that repeat, a port of no common service, a default port of malware or tools for remote
+control, few inside hosts that have to do with the endpoint, and a first contact late in the
+records.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def _tool_port(f: Columns) -> Evidence:
     sub = sub * ramp(f["talk_peer_bytes"], 0, 200) * _of_a_quiet_host(f)
 
     def sentence(i: int) -> str:
-        return f"port {f['talk_port'][i]:.0f} is the default of a remote-access tool"
+        return f"port {f['talk_port'][i]:.0f} is a default of malware or tools for remote control"
 
     return Evidence(sub, sentence)
 
