@@ -60,7 +60,9 @@ uploads AS (
         AND peer_bytes > 4 * endpoint_bytes
     QUALIFY row_number() OVER (
         PARTITION BY endpoint_ip
-        ORDER BY peer_bytes DESC, endpoint_bytes, first_seen, last_seen, service_port, protocol
+        ORDER BY
+            peer_bytes DESC, endpoint_bytes, first_seen, last_seen, service_port, protocol,
+            answered, peer_bytes_median, endpoint_bytes_dispersion
     ) = 1
 ),
 -- The channel with the strongest rhythm, one with the most failed calls, one with the
