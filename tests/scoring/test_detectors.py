@@ -348,6 +348,18 @@ def test_requests_in_one_connection_count_like_one_connection_each(
     assert found.listed == listed
 
 
+def test_a_timer_of_three_minutes_on_a_web_port_is_listed_and_one_of_five_is_not() -> None:
+    assert scored([call(port=443, times=60, every=200), *other_hosts(5)]).listed
+    assert not scored([call(port=443, times=60, every=300), *other_hosts(5)]).listed
+
+
+def test_large_stretches_inside_one_connection_are_judged_by_themselves() -> None:
+    # A connection is long and large as a whole, whatever its stretches are.
+    bursts = [[60 * n, 60 * n + 0.2] for n in range(40)]
+    sides = {"bursts": bursts, "packets": 80, "bytes": 40 * 4000}
+    assert scored([call(times=1, endpoint=sides, peer=sides), *other_hosts(5)]).listed
+
+
 def test_a_page_that_waits_for_answers_has_a_jitter_of_its_own() -> None:
     def polled(every: float) -> Rows:
         rows, at, dice = [], 0.0, random.Random(3)
@@ -536,6 +548,16 @@ def knock(host: str, port: int, at: float = 0, ip: str = "198.51.100.1") -> dict
     }
 
 
+def acknowledged(packets: int, **more: Any) -> Rows:
+    """It acknowledges what was never said, at eight hosts, and is reset."""
+    return [
+        {"endpoint": {"ip": "198.51.100.1", "port": 40000, "flags": "A", "at": n,
+                      "packets": packets},
+         "peer": {"host": f"h{n}", "port": 80, "flags": "R", "at": n + 0.01}, **more}
+        for n in range(8)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "rows",
     [
@@ -543,20 +565,20 @@ def knock(host: str, port: int, at: float = 0, ip: str = "198.51.100.1") -> dict
         pytest.param([knock("a", 1000 + 7 * n, n) for n in range(10)], id="vertical"),
         pytest.param([knock(f"h{n % 5}", 20 + n // 5, n) for n in range(25)], id="block"),
         pytest.param([knock(f"h{n}", 22, 21600 * n) for n in range(8)], id="slow"),
-        pytest.param(
-            [
-                {"endpoint": {"ip": "198.51.100.1", "port": 40000, "flags": "A", "at": n},
-                 "peer": {"host": f"h{n}", "port": 80, "flags": "R", "at": n + 0.01}}
-                for n in range(8)
-            ],
-            id="acknowledgements-of-nothing",
-        ),
+        pytest.param(acknowledged(1), id="acknowledgements-of-nothing"),
     ],
-)  # fmt: skip
+)
 def test_scans_are_listed(rows: Rows) -> None:
     found = scored(rows + other_hosts(5))
     assert (found.role, found.listed) == ("scanner", True)
     assert found.reasons[0].name == "scan"
+
+
+@pytest.mark.parametrize(
+    "rows", [acknowledged(9), acknowledged(1, sampling_rate=100)], ids=["talk", "samples"]
+)
+def test_the_rest_of_a_connection_is_no_scan(rows: Rows) -> None:
+    assert not scored(rows + other_hosts(5)).listed
 
 
 def clients(answered: int, lost: int, port: int, hosts: int = 2) -> Rows:
@@ -990,6 +1012,7 @@ def test_a_stealer_that_hands_in_what_it_finds_is_listed() -> None:
         pytest.param(handed_in(NOTES[:5]), id="few"),
         pytest.param(handed_in([*NOTES, 200_000_000]), id="disk"),
         pytest.param(handed_in(NOTES, port=993), id="mail"),
+        pytest.param([{**row, "sampling_rate": 10} for row in handed_in(NOTES)], id="samples"),
     ],
 )
 def test_who_sends_otherwise_is_no_stealer(harmless: Rows) -> None:
