@@ -732,6 +732,11 @@ def test_who_gets_in_and_who_reads_mail_is_no_guesser(rows: Rows, listed: bool) 
     assert scored([*rows, *other_hosts(30)]).listed is listed
 
 
+def test_who_is_turned_down_by_many_mail_servers_guesses_no_password() -> None:
+    found = scored([*log_ins(25, 3, 4, 700, hosts=50), *other_hosts(30)])
+    assert (found.role, found.listed) == ("spam", True)
+
+
 def one_way(hidden: str, flags: str, times: int, port: int, every: float) -> dict[str, Any]:
     """Sessions of which one direction alone is seen."""
     sides: dict[str, Any] = {
